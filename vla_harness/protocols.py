@@ -1,0 +1,96 @@
+"""Evaluation protocols as data: what published numbers were measured under, and what a run of ours states.
+
+Sources: openvla/openvla ``run_libero_eval.py``, moojink/openvla-oft, Physical-Intelligence/openpi ``examples/libero``,
+huggingface/lerobot ``envs/libero.py``, NVIDIA/Isaac-GR00T N1.5 ``examples/Libero``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from .errors import UserError
+
+SETTLE_ACTION = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0)
+_OPENVLA_STEPS = {"spatial": 220, "object": 280, "goal": 300, "10": 520, "90": 400}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The protocol card of a run.
+
+    trials: episodes per task; episode i starts from the task's stored initial state i.
+    max_steps: suite -> most environment steps after the settle phase; the episode is a failure when they are used up.
+    settle_steps, settle_action: actions sent before the policy sees anything, so that objects come to rest.
+    environment_seed: the seed every episode's environment is reset with; None means the episode's own number.
+    image_size: pixels (height, width) frames are rendered at unless the policy's spec wants another size.
+    image_path: what the protocol's own policies do to a frame before the network, in words.
+    actions_per_inference: actions executed of each chunk; None means all that the policy returns.
+    """
+
+    name: str
+    trials: int
+    max_steps: Mapping[str, int]
+    image_path: str
+    actions_per_inference: int | None
+    environment_seed: int | None = 0
+    settle_steps: int = 10
+    settle_action: tuple[float, ...] = SETTLE_ACTION
+    image_size: tuple[int, int] = (256, 256)
+    source: str = field(default="")
+
+
+PROTOCOLS = {
+    card.name: card
+    for card in (
+        Protocol(
+            "openvla",
+            trials=50,
+            max_steps=_OPENVLA_STEPS,
+            image_path="mirrored (raw rotated by 180 degrees), JPEG 95, lanczos3 to 224, centre crop of area 0.9",
+            actions_per_inference=1,
+            source="openvla/openvla experiments/robot/libero/run_libero_eval.py",
+        ),
+        Protocol(
+            "openvla-oft",
+            trials=50,
+            max_steps=_OPENVLA_STEPS,
+            image_path="as openvla, agentview and wrist, with 8-D proprioception",
+            actions_per_inference=8,
+            source="moojink/openvla-oft experiments/robot/libero/run_libero_eval.py",
+        ),
+        Protocol(
+            "openpi",
+            trials=50,
+            max_steps=_OPENVLA_STEPS,
+            environment_seed=7,
+            image_path="mirrored (raw rotated by 180 degrees), resized with padding to 224",
+            actions_per_inference=5,
+            source="Physical-Intelligence/openpi examples/libero/main.py",
+        ),
+        Protocol(
+            "lerobot",
+            trials=10,
+            max_steps={"spatial": 280, "object": 280, "goal": 300, "10": 520, "90": 400},
+            environment_seed=None,
+            image_path="raw frames",
+            actions_per_inference=None,
+            source="huggingface/lerobot src/lerobot/envs/libero.py",
+        ),
+        Protocol(
+            "groot",
+            trials=5,
+            max_steps={"spatial": 220, "object": 280, "goal": 600, "10": 1000, "90": 400},
+            image_path="mirrored (raw rotated by 180 degrees), 256",
+            actions_per_inference=1,
+            source="NVIDIA/Isaac-GR00T N1.5 examples/Libero",
+        ),
+    )
+}
+
+
+def protocol_card(name: str) -> Protocol:
+    """Return the protocol ``name``; raises UserError that lists the known ones."""
+    if name not in PROTOCOLS:
+        raise UserError(f"There is no protocol {name!r}: choose one of {', '.join(PROTOCOLS)}.")
+    return PROTOCOLS[name]

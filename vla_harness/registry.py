@@ -1,0 +1,45 @@
+"""The policies by name. Each entry is a dotted path, imported when the policy is loaded and not before."""
+
+from __future__ import annotations
+
+import inspect
+from importlib import import_module
+from typing import Any
+
+from .errors import UserError
+from .types import Policy
+
+POLICIES = {
+    "scripted": "vla_harness.envs.experts.policy:ScriptedPolicy",
+    "noop": "vla_harness.policies.basic:NoopPolicy",
+    "random": "vla_harness.policies.basic:RandomPolicy",
+    "replay": "vla_harness.policies.replay:ReplayPolicy",
+}
+
+
+def available_policies() -> tuple[str, ...]:
+    """Return the names that ``load_policy`` knows."""
+    return tuple(POLICIES)
+
+
+def load_policy(name: str, **options: Any) -> Policy:
+    """Build the policy ``name``; ``options`` are the keyword arguments of its class.
+
+    Options whose value is None are left to the class. Raises UserError for an unknown name, an option that the policy
+    does not have, or one that it needs.
+    """
+    if name not in POLICIES:
+        raise UserError(f"There is no policy {name!r}: choose one of {', '.join(POLICIES)}.")
+    module, _, attribute = POLICIES[name].partition(":")
+    policy_class = getattr(import_module(module), attribute)
+    given = {key: value for key, value in options.items() if value is not None}
+    parameters = inspect.signature(policy_class).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        for key in given:
+            if key not in parameters:
+                known = ", ".join(parameters) or "none"
+                raise UserError(f"The policy {name!r} has no option {key!r}; its options: {known}.")
+    for key, parameter in parameters.items():
+        if parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD and key not in given:
+            raise UserError(f"The policy {name!r} needs the option {key!r}: give --{key.replace('_', '-')}.")
+    return policy_class(**given)
