@@ -1,5 +1,8 @@
 """What a run leaves behind: its folder, its summary and its reports."""
 
-from .run_folder import RecordedRun, RunFolder, Sitting, config_differences, read_run
+from .provenance import collect_provenance
+from .reports import write_reports
+from .run_folder import RecordedRun, RunFolder, Sitting, read_run
+from .summary import summarize
 
-__all__ = ["RecordedRun", "RunFolder", "Sitting", "config_differences", "read_run"]
+__all__ = ["RecordedRun", "RunFolder", "Sitting", "collect_provenance", "read_run", "summarize", "write_reports"]

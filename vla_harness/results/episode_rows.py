@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -49,9 +50,7 @@ CREATE TABLE IF NOT EXISTS episodes (
 PRAGMA user_version = {SCHEMA_VERSION};
 """
 
-_PLAIN = tuple(
-    "task_name instruction outcome steps state_sha256 env_s render_s wall_s frames error video attempts".split()
-)
+_PLAIN = tuple(field.name for field in fields(EpisodeResult) if field.name not in ("key", "actions", "policy_ms"))
 _COLUMNS = (*_KEY, *_PLAIN, "action_dim", "actions", "action_sha256", "policy_ms", "sitting")
 _REPLACED = (f"{name} = excluded.{name}" for name in _COLUMNS if name not in (*_KEY, "attempts"))
 

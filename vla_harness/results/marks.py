@@ -1,0 +1,92 @@
+"""What a reader must know before comparing a run's rate with another: stand-ins, errors, departures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from ..protocols import PROTOCOLS
+from .run_folder import RecordedRun
+from .wording import SUITES, plural, value_text
+
+
+def is_stand_in(run: RecordedRun) -> bool:
+    """Return whether any sitting of the run played on generated stand-in assets."""
+    return any(sitting.provenance.get("assets", {}).get("kind") == "primitive" for sitting in run.sittings)
+
+
+def shared_provenance(run: RecordedRun) -> dict[str, Any]:
+    """Return the provenance of the first sitting that has one; ``marks`` tells where later sittings differ."""
+    return next((dict(sitting.provenance) for sitting in run.sittings if sitting.provenance), {})
+
+
+def marks(run: RecordedRun, summary: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return the marks that every table of this run carries, each with its kind and one sentence.
+
+    kinds: "errors" and "incomplete" make the headline provisional; "stand_ins" and "reads_scene" take it out of
+    comparisons; "protocol" and "mixed" state departures.
+    """
+    found = []
+    if errors := summary["errors"]:
+        ended, count = ("has", "counts") if errors == 1 else ("have", "count")
+        found.append(
+            ("errors", f"{plural(errors, 'episode')} {ended} ended in an error and {count} neither as success nor as "
+             "failure; --resume runs them again.")
+        )  # fmt: skip
+    if missing := summary["planned"] - len(run.results):
+        found.append(("incomplete", f"{plural(missing, 'episode')} of {summary['planned']:,} not played yet."))
+    if is_stand_in(run):
+        found.append(("stand_ins", "Played on generated stand-in assets: this is not a LIBERO result."))
+    if summary["reads_scene"]:
+        found.append(
+            ("reads_scene", "The policy reads the simulator's state: not comparable with policies that see images.")
+        )
+    if summary["protocol_differences"]:
+        departures = "; ".join(summary["protocol_differences"])
+        found.append(("protocol", f"Differs from the protocol {summary['protocol']}: {departures}."))
+    if mixed := _mixed(run):
+        found.append(("mixed", f"The sittings of this run differ in {'; '.join(mixed)}."))
+    return [{"kind": kind, "text": text} for kind, text in found]
+
+
+def protocol_differences(config: Mapping[str, Any], provenance: Mapping[str, Any]) -> list[str]:
+    """Return how a run departs from the published protocol of the same name, as "10 trials instead of 50"."""
+    suite, card = config["suite"], config["protocol"]
+    found = []
+    if suite in SUITES and len(config["tasks"]) != SUITES[suite][1]:
+        found.append(f"{len(config['tasks'])} of {SUITES[suite][1]} tasks")
+    if card["name"] not in PROTOCOLS:
+        return found
+    published = json.loads(json.dumps(asdict(PROTOCOLS[card["name"]])))
+    played = {**card, "trials": config["trials"]}
+    spec = provenance.get("policy_spec", {})
+    if spec.get("cameras") and spec.get("image_size"):
+        played["image_size"] = spec["image_size"]
+    for name in ("trials", "settle_steps", "settle_action", "environment_seed", "image_size", "actions_per_inference"):
+        if played.get(name) != published[name]:
+            words = name.replace("_", " ")
+            found.append(f"{words} {value_text(played.get(name))} instead of {value_text(published[name])}")
+    steps, usual = card.get("max_steps", {}).get(suite), published["max_steps"].get(suite)
+    if steps != usual:
+        found.append(f"max steps {value_text(steps)} instead of {value_text(usual)}")
+    return found
+
+
+def _mixed(run: RecordedRun) -> list[str]:
+    known = [dict(_flat(sitting.provenance)) for sitting in run.sittings if sitting.provenance]
+    found = []
+    for name in sorted(set().union(*known)):
+        values = list(dict.fromkeys(value_text(provenance.get(name)) for provenance in known))
+        if len(values) > 1:
+            found.append(f"{name} ({' and '.join(values)})")
+    return found
+
+
+def _flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in mapping.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
