@@ -14,3 +14,7 @@ class ConventionError(UserError):
 
 class AssetError(UserError):
     """Simulation assets are missing, incomplete or could not be fetched."""
+
+
+class RunFailed(Exception):
+    """The run cannot go on, though nothing was asked wrongly; the message is one sentence. Exit code 1."""

@@ -1,0 +1,234 @@
+"""Joins an environment's conventions to a policy's: once, before the first episode, or not at all.
+
+``Adapter(environment, policy)`` checks every field of the two specs and raises ``ConventionError`` for what no known
+conversion joins, because an unnoticed mismatch does not crash: it shows as a success rate of 0 %. What the two specs
+state alike passes through unchanged, bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from scipy.spatial.transform import Rotation as SciPyRotation
+
+from .errors import ConventionError
+from .types import ActionConvention, EnvironmentSpec, ImageOrientation, PolicySpec
+
+_FLIPS: dict[ImageOrientation, tuple[bool, bool]] = {  # (top to bottom, left to right), relative to upright
+    "upright": (False, False),
+    "upside_down": (True, False),
+    "rotated_180": (True, True),
+    "mirrored": (False, True),
+}
+
+
+def orient(image: np.ndarray, source: ImageOrientation, target: ImageOrientation) -> np.ndarray:
+    """Return (..., H, W, C) ``image``, which lies as ``source`` says, turned to lie as ``target`` says; contiguous.
+
+    Example: the frames OpenVLA was trained on are ``orient(upright, "upright", "mirrored")``.
+    """
+    vertical, horizontal = (a != b for a, b in zip(_FLIPS[source], _FLIPS[target], strict=True))
+    rows = slice(None, None, -1 if vertical else 1)
+    columns = slice(None, None, -1 if horizontal else 1)
+    return np.ascontiguousarray(image[..., rows, columns, :])
+
+
+def axis_angle_from_quat(quat_xyzw: np.ndarray) -> np.ndarray:
+    """Return (3,) float64: unit axis times angle in [0, 2 pi] radians of a (4,) unit quaternion.
+
+    As ``robosuite.utils.transform_utils.quat2axisangle`` does it: q and -q, the same rotation, give different vectors.
+    Policies were trained on this function's output, so the quaternion's sign is not normalised.
+    """
+    quat = np.asarray(quat_xyzw, np.float64)
+    w = min(1.0, max(-1.0, float(quat[3])))
+    norm = math.sqrt(1.0 - w * w)
+    if math.isclose(norm, 0.0):
+        return np.zeros(3)
+    return (quat[:3] * 2.0 * math.acos(w)) / norm
+
+
+def euler_xyz_from_quat(quat_xyzw: np.ndarray) -> np.ndarray:
+    """Return (3,) float64 radians: rotations about the fixed x, then y, then z axis."""
+    return SciPyRotation.from_quat(quat_xyzw).as_euler("xyz")
+
+
+def rot6d_from_quat(quat_xyzw: np.ndarray) -> np.ndarray:
+    """Return (6,) float64: the first two columns of the rotation matrix, one after the other (Zhou et al. 2019)."""
+    return _to_rot6d(SciPyRotation.from_quat(quat_xyzw))
+
+
+DERIVED_STATE: dict[str, tuple[str, int, Callable[[np.ndarray], np.ndarray]]] = {
+    "eef_axis_angle": ("eef_quat_xyzw", 3, axis_angle_from_quat),
+    "eef_euler_xyz": ("eef_quat_xyzw", 3, euler_xyz_from_quat),
+    "eef_rot6d": ("eef_quat_xyzw", 6, rot6d_from_quat),
+}
+"""State parts that follow from another part: name -> (from, length, function of that part)."""
+
+
+class Adapter:
+    """What stands between one environment and one policy: ``state`` on the way in, ``actions`` on the way back.
+
+    Raises ConventionError, in one sentence that names both sides and the field, when the policy reads a camera or a
+    state part that the environment does not offer, or when their actions cannot be converted.
+    """
+
+    def __init__(self, environment: EnvironmentSpec, policy: PolicySpec, environment_name: str) -> None:
+        """Check every field of the two specs and settle the conversions; ``environment_name`` is for messages."""
+        self.environment = environment
+        self.policy = policy
+        names = f"the policy {policy.name!r}", f"the environment {environment_name!r}"
+        _check_cameras(environment, policy, names)
+        _check_state(environment, policy, names)
+        _check_actions(environment.action, policy.action, names)
+        self._rotation = _rotation_conversion(policy.action, environment.action)
+        self._translation = policy.action.translation_unit / environment.action.translation_unit
+        self._gripper = _gripper_conversion(policy.action, environment.action)
+        self.is_identity = self._rotation is None and self._translation == 1.0 and self._gripper is None
+
+    def state(self, proprioception: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return (D,) float32: the parts the policy reads, concatenated in its order; (0,) when it reads none."""
+        parts = [np.zeros(0)]
+        for key in self.policy.state_keys:
+            if key in self.environment.state:
+                parts.append(np.asarray(proprioception[key], np.float64))
+            else:
+                source, _, derive = DERIVED_STATE[key]
+                parts.append(derive(np.asarray(proprioception[source], np.float64)))
+        return np.concatenate(parts).astype(np.float32)
+
+    def actions(self, chunk: np.ndarray) -> np.ndarray:
+        """Return the policy's (n, dim) actions as (n, environment dim) float32 actions of the environment.
+
+        Raises ValueError in one sentence when an entry is not finite.
+        """
+        if not np.isfinite(chunk).all():
+            row, entry = np.argwhere(~np.isfinite(chunk))[0]
+            raise ValueError(
+                f"The policy {self.policy.name!r} returned {chunk[row, entry]} as entry {entry} of action {row} of its"
+                " chunk, and a robot takes finite numbers only."
+            )
+        if self.is_identity:
+            return np.ascontiguousarray(chunk, np.float32)
+        wide = np.asarray(chunk, np.float64)
+        translation, rotation, gripper = wide[:, :3] * self._translation, wide[:, 3:-1], wide[:, -1:]
+        if self._rotation is not None:
+            rotation = self._rotation(rotation)
+        if self._gripper is not None:
+            gripper = self._gripper(gripper)
+        return np.concatenate([translation, rotation, gripper], axis=1).astype(np.float32)
+
+
+def _check_cameras(environment: EnvironmentSpec, policy: PolicySpec, names: tuple[str, str]) -> None:
+    for camera in policy.cameras:
+        if camera not in environment.cameras:
+            offered = ", ".join(environment.cameras) or "none"
+            raise ConventionError(
+                f"{_capital(names[0])} reads the camera {camera!r} (cameras), which {names[1]} does not have"
+                f" (it has: {offered}): use a policy or an environment whose cameras agree."
+            )
+
+
+def _check_state(environment: EnvironmentSpec, policy: PolicySpec, names: tuple[str, str]) -> None:
+    for key in policy.state_keys:
+        if key not in environment.state and not (
+            key in DERIVED_STATE and DERIVED_STATE[key][0] in environment.state
+        ):
+            derived = [name for name, (source, _, _) in DERIVED_STATE.items() if source in environment.state]
+            offered = ", ".join([*environment.state, *derived]) or "none"
+            raise ConventionError(
+                f"{_capital(names[0])} reads the state part {key!r} (state_keys), which {names[1]} does not report"
+                f" (it reports: {offered}): use a policy or an environment whose state parts agree."
+            )
+
+
+def _check_actions(environment: ActionConvention, policy: ActionConvention, names: tuple[str, str]) -> None:
+    for convention, name in ((policy, names[0]), (environment, names[1])):
+        for field in ("translation_unit", "rotation_unit"):
+            value = getattr(convention, field)
+            if not (math.isfinite(value) and value > 0):
+                raise ConventionError(
+                    f"{_capital(name)} states {value} as its action.{field}, so the actions of {names[0]} and"
+                    f" {names[1]} cannot be joined: state a positive number."
+                )
+        if convention.rotation in ("quat_xyzw", "rot6d") and convention.rotation_unit != 1.0:
+            raise ConventionError(
+                f"{_capital(name)} states {convention.rotation_unit} as its action.rotation_unit, but {convention.rotation}"
+                f" entries have no unit, so {names[0]} and {names[1]} cannot be joined: state 1.0."
+            )
+        ends = convention.gripper_open, convention.gripper_closed
+        if not all(map(math.isfinite, ends)) or ends[0] == ends[1]:
+            raise ConventionError(
+                f"{_capital(name)} states {ends[0]} as its action.gripper_open and {ends[1]} as its"
+                f" action.gripper_closed, so the grippers of {names[0]} and {names[1]} cannot be joined:"
+                " state two different numbers."
+            )
+    if policy.mode != environment.mode:
+        raise ConventionError(
+            f"{_capital(names[0])} writes {policy.mode} actions, {names[1]} takes {environment.mode} ones (action.mode),"
+            " and no conversion between the two is known: use a policy or an environment whose modes agree."
+        )
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def _to_rot6d(rotation: SciPyRotation) -> np.ndarray:
+    matrix = rotation.as_matrix()
+    return np.concatenate([matrix[..., :, 0], matrix[..., :, 1]], axis=-1)
+
+
+def _from_rot6d(entries: np.ndarray) -> SciPyRotation:
+    """Return rotations of (n, 6) entries by Gram-Schmidt: networks do not write orthonormal columns."""
+    first = entries[:, :3] / np.linalg.norm(entries[:, :3], axis=1, keepdims=True)
+    second = entries[:, 3:] - (first * entries[:, 3:]).sum(1, keepdims=True) * first
+    second = second / np.linalg.norm(second, axis=1, keepdims=True)
+    return SciPyRotation.from_matrix(np.stack([first, second, np.cross(first, second)], axis=2))
+
+
+_READ: dict[str, Callable[[np.ndarray], SciPyRotation]] = {  # (n, k) entries in radians -> n rotations
+    "axis_angle": SciPyRotation.from_rotvec,
+    "euler_xyz": lambda entries: SciPyRotation.from_euler("xyz", entries),
+    "quat_xyzw": SciPyRotation.from_quat,
+    "rot6d": _from_rot6d,
+}
+_WRITE: dict[str, Callable[[SciPyRotation], np.ndarray]] = {
+    "axis_angle": lambda rotation: rotation.as_rotvec(),
+    "euler_xyz": lambda rotation: rotation.as_euler("xyz"),
+    "quat_xyzw": lambda rotation: rotation.as_quat(),
+    "rot6d": _to_rot6d,
+}
+
+
+def _rotation_conversion(
+    source: ActionConvention, target: ActionConvention
+) -> Callable[[np.ndarray], np.ndarray] | None:
+    """Return the function of (n, k) rotation entries, or None when there is nothing to convert.
+
+    It serves deltas and absolute poses alike: both left-multiply in world axes, whatever their representation.
+    """
+    if source.rotation == target.rotation:
+        ratio = source.rotation_unit / target.rotation_unit
+        return None if ratio == 1.0 else lambda entries: entries * ratio
+    read, write = _READ[source.rotation], _WRITE[target.rotation]
+    return lambda entries: write(read(entries * source.rotation_unit)) / target.rotation_unit
+
+
+def _gripper_conversion(
+    source: ActionConvention, target: ActionConvention
+) -> Callable[[np.ndarray], np.ndarray] | None:
+    """Return the linear map that takes open to open and closed to closed, or None when there is nothing to convert."""
+    same_ends = (source.gripper_open, source.gripper_closed) == (target.gripper_open, target.gripper_closed)
+    if same_ends and not source.gripper_binary:
+        return None
+    span = source.gripper_closed - source.gripper_open
+
+    def convert(entries: np.ndarray) -> np.ndarray:
+        closed = (entries - source.gripper_open) / span  # 0 is open, 1 is closed
+        if source.gripper_binary:
+            closed = (closed > 0.5).astype(np.float64)  # at the very middle the gripper stays open
+        return target.gripper_open + closed * (target.gripper_closed - target.gripper_open)
+
+    return convert

@@ -1,0 +1,61 @@
+"""Plays back the actions of an earlier run: the check that a run can be repeated, and a way to film it later."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import UserError
+from ..results import read_run
+from ..results.run_folder import DATABASE
+from ..types import DELTA_EEF_POSE, Observation, Policy, PolicySpec
+
+
+class ReplayPolicy(Policy):
+    """Answers each step of an episode with the action stored for it; one action a call, whatever the chunk was.
+
+    An episode is found by its name, which holds suite, task, initial state and seed. The same protocol then leads to
+    the same states, outcome and length.
+    """
+
+    def __init__(self, checkpoint: str) -> None:
+        """Read the run folder ``checkpoint``; raises UserError if it is none or holds no finished episode."""
+        self.spec = PolicySpec("replay", DELTA_EEF_POSE)
+        self._run = checkpoint
+        self._actions = {str(r.key): r.actions for r in read_run(checkpoint).results if r.outcome != "error"}
+        if not self._actions:
+            raise UserError(f"{checkpoint} holds no finished episode: give a run that has some to --checkpoint.")
+        for episode, actions in self._actions.items():
+            if actions.shape[1:] != (DELTA_EEF_POSE.dim,):
+                raise UserError(
+                    f"The actions of {episode} in {checkpoint} have {actions.shape[1]} entries, and the policy 'replay'"
+                    f" plays {DELTA_EEF_POSE.dim}: give a run of an environment with delta end-effector actions."
+                )
+
+    def act(self, observations: Sequence[Observation]) -> np.ndarray:
+        """Return (batch, 1, 7) float32; raises UserError for an episode or a step that the run does not hold."""
+        return np.stack([self._stored(o.episode, o.step) for o in observations])[:, None]
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """Return which run is played, and the hash of its episodes."""
+        digest = hashlib.sha256(Path(self._run, DATABASE).read_bytes()).hexdigest()
+        return {"checkpoint": self._run, "checkpoint_sha256": digest}
+
+    def _stored(self, episode: str, step: int) -> np.ndarray:
+        if episode not in self._actions:
+            raise UserError(
+                f"{self._run} holds no finished episode {episode} (suite/task/initial state/seed):"
+                " choose --tasks, --trials and --seed as that run has them."
+            )
+        actions = self._actions[episode]
+        if step >= len(actions):
+            raise UserError(
+                f"The episode {episode} of {self._run} ended after {len(actions)} steps, and step {step} is asked for:"
+                " use that run's --protocol and assets."
+            )
+        return actions[step]
