@@ -1,0 +1,1 @@
+"""LIBERO on robosuite: environments, assets, stepping and the scene."""

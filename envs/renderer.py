@@ -1,0 +1,75 @@
+"""Offscreen frames of a MuJoCo scene, equal pixel for pixel to robosuite 1.4.0's."""
+
+from __future__ import annotations
+
+import weakref
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+_MAX_GEOMS = 1000  # robosuite's limit; geoms beyond it would not be drawn there either
+
+
+class Renderer:
+    """Renders cameras of one model, in a GL context of its own. Build and use it in one thread of one process.
+
+    It draws positions of its own, not those of a running simulation, so a frame can show an earlier moment and drawing
+    can't disturb the simulation.
+    """
+
+    def __init__(self, model: mujoco.MjModel) -> None:
+        self._model = model
+        self._data = mujoco.MjData(model)
+        size = model.vis.global_
+        self._gl = mujoco.GLContext(size.offwidth, size.offheight)
+        self._gl.make_current()
+        self._scene = mujoco.MjvScene(model, maxgeom=_MAX_GEOMS)
+        self._camera = mujoco.MjvCamera()
+        self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+        self._options = mujoco.MjvOption()
+        self._options.geomgroup[0] = 0  # collision shapes
+        self._options.geomgroup[1] = 1  # visual shapes
+        self._perturbation = mujoco.MjvPerturb()
+        self._context = self._make_context()
+        # Freed at the latest when the interpreter exits, while EGL still lives; later it would print an error.
+        self.close = weakref.finalize(self, _free, self._gl)
+
+    def _make_context(self) -> mujoco.MjrContext:
+        context = mujoco.MjrContext(self._model, mujoco.mjtFontScale.mjFONTSCALE_150)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, context)
+        return context
+
+    def render(self, qpos: NDArray[np.float64], camera_id: int, height: int, width: int) -> NDArray[np.uint8]:
+        """Return (height, width, 3) uint8, upright, of the model in the joint positions ``qpos``, (nq,)."""
+        self._gl.make_current()
+        if width > self._context.offWidth or height > self._context.offHeight:
+            size = self._model.vis.global_
+            size.offwidth, size.offheight = max(width, size.offwidth), max(height, size.offheight)
+            self._context.free()
+            self._context = self._make_context()
+        self._data.qpos[:] = qpos
+        mujoco.mj_kinematics(self._model, self._data)
+        mujoco.mj_comPos(self._model, self._data)  # cameras and lights may follow a centre of mass
+        mujoco.mj_camlight(self._model, self._data)
+        self._camera.fixedcamid = camera_id
+        mujoco.mjv_updateScene(
+            self._model,
+            self._data,
+            self._options,
+            self._perturbation,
+            self._camera,
+            mujoco.mjtCatBit.mjCAT_ALL,
+            self._scene,
+        )
+        viewport = mujoco.MjrRect(0, 0, width, height)
+        mujoco.mjr_render(viewport, self._scene, self._context)
+        frame = np.empty((height, width, 3), np.uint8)
+        mujoco.mjr_readPixels(frame, None, viewport, self._context)
+        return np.ascontiguousarray(frame[::-1])  # OpenGL's first row is the lowest
+
+
+def _free(gl: mujoco.GLContext) -> None:
+    """Free a GL context and with it all that mujoco put there."""
+    gl.make_current()
+    gl.free()
