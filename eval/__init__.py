@@ -1,0 +1,1 @@
+"""The commands: evaluations and benchmarks."""

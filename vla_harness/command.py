@@ -1,0 +1,69 @@
+"""What all commands do alike: exit codes, one-sentence errors, and bad usage in one line."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
+from typing import TypeVar
+
+import tyro
+
+from .errors import RunFailed, UserError
+
+DONE, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
+
+Options = TypeVar("Options")
+
+
+def run_command(command: Callable[[], int]) -> int:
+    """Run ``command`` and return the exit code: what it returns, or 1 failed, 2 something to mend, 130 interrupted.
+
+    Whatever is no UserError, RunFailed or KeyboardInterrupt is a bug and keeps its traceback.
+    """
+    try:
+        return command()
+    except UserError as error:
+        return _say(f"error: {error}", BAD_USAGE)
+    except RunFailed as error:
+        return _say(f"failed: {error}", FAILED)
+    except KeyboardInterrupt as error:
+        return _say(f"interrupted: {error}" if error.args else "interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output left (as `| head` does); keep the interpreter from failing on it again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def parse_options(options: type[Options], arguments: Sequence[str] | None, program: str) -> Options:
+    """Return ``options``, a dataclass whose field docstrings are the help, filled from the command line.
+
+    arguments: without the program's name; None for ``sys.argv``. Raises UserError for bad usage, in one sentence.
+    """
+    complaint = io.StringIO()
+    try:
+        with redirect_stderr(complaint):
+            return tyro.cli(options, args=arguments, prog=program, config=(tyro.conf.FlagCreatePairsOff,))
+    except SystemExit as left:
+        if not left.code:  # --help
+            raise
+        raise UserError(_sentence(complaint.getvalue(), program)) from None
+
+
+def _say(text: str, code: int) -> int:
+    print(text, file=sys.stderr)
+    return code
+
+
+def _sentence(box: str, program: str) -> str:
+    """Return the first part of one of tyro's boxed error texts as a sentence."""
+    lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
+    parts = "\n".join(lines)
+    for end in ("───", "Got errors:", "Perhaps you meant:"):
+        parts = parts.partition(end)[0]
+    text = re.sub(r"\s+", " ", parts).strip().replace(" .", ".").rstrip(".:")
+    text = re.sub(r"no type matching \S+ could be instantiated from", "no value can be read from", text)
+    return f"{text}; `{program} --help` explains every option."

@@ -1,0 +1,283 @@
+"""The run: from a command's options to a finished run folder, for every benchmark alike.
+
+A command describes its benchmark's suite as plain data and calls ``evaluate``; nothing here knows LIBERO.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tyro.conf import arg
+
+from .command import DONE, FAILED
+from .conventions import Adapter
+from .errors import RunFailed, UserError
+from .progress import Progress
+from .protocols import PROTOCOLS, Protocol, protocol_card
+from .registry import available_policies, load_policy
+from .results import RunFolder, collect_provenance, write_reports
+from .results.run_folder import CONFIG, config_differences
+from .results.wording import plural
+from .rollout import EnvironmentRecipe, EpisodeJob, RolloutSettings, VideoChoice, run_episodes
+from .success_table import success_table
+from .types import EnvironmentSpec, EpisodeKey, Policy
+
+RUNS = Path("runs")
+ERROR_LOG = "errors.log"
+
+
+def _choice(names: Sequence[str]) -> str:
+    return f"{{{','.join(names)}}}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """The options of every evaluation command. A field's docstring is its help text."""
+
+    policy: Annotated[str, arg(metavar=_choice(available_policies()))] = "scripted"
+    """Policy that acts."""
+
+    checkpoint: Annotated[str | None, arg(metavar="C", help_behavior_hint="(default: the policy's own)")] = None
+    """What the policy is loaded from: a folder or hub id; for replay, the folder of an earlier run."""
+
+    precision: Annotated[
+        Literal["bf16", "fp32", "4bit", "8bit"] | None,
+        arg(metavar=_choice(("bf16", "fp32", "4bit", "8bit")), help_behavior_hint="(default: the policy's own)"),
+    ] = None
+    """Number format of a network's weights."""
+
+    tasks: Annotated[str | None, arg(metavar="N,N", help_behavior_hint="(default: all)")] = None
+    """Numbers of the tasks to play, with commas between: 0,3."""
+
+    trials: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: the protocol's)")] = None
+    """Episodes per task; episode i starts from the task's stored initial state i."""
+
+    workers: Annotated[
+        int | None, arg(metavar="N", help_behavior_hint="(default: one per core, at most one per episode)")
+    ] = None
+    """Processes, each with a simulator of its own. Results do not depend on their number."""
+
+    protocol: Annotated[str, arg(metavar=_choice(tuple(PROTOCOLS)))] = "openvla"
+    """Published evaluation whose settings are kept: trials, steps, settle phase, seeds, actions per inference."""
+
+    video: VideoChoice = "none"
+    """Episodes to film, by playing their actions again when they have ended: 20 frames for each simulated second."""
+
+    out: Annotated[
+        Path | None,
+        arg(metavar="DIR", help_behavior_hint="(default: runs/BENCHMARK-SUITE-POLICY-DATE-TIME)"),
+    ] = None
+    """Folder for the results."""
+
+    resume: bool = False
+    """Go on with the run in --out, or else with the newest one in runs/ of the same settings. Finished episodes stay,
+    errors are played again. Without such a run, start one."""
+
+    seed: Annotated[int, arg(metavar="N")] = 7
+    """Seed of the policy's random draws, a number of at least 0. The environment's seed is the protocol's."""
+
+
+@dataclass(frozen=True)
+class SuiteTask:
+    """One task of a suite. initial_states: how many the benchmark stores."""
+
+    task_id: int
+    name: str
+    instruction: str
+    initial_states: int
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a suite runs. assets: their provenance. gl_backend: what renders. options: for every environment."""
+
+    assets: Mapping[str, Any]
+    gl_backend: str
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A benchmark's suite.
+
+    gymnasium_id: of its environments, with the module that registers them; their option ``task`` is the task's number.
+    interface: what they offer.
+    locate: finds assets and rendering, once, when all else has been checked, because it may download for minutes.
+    """
+
+    benchmark: str
+    name: str
+    gymnasium_id: str
+    tasks: Sequence[SuiteTask]
+    interface: EnvironmentSpec
+    locate: Callable[[], Site]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will play, checked.
+
+    config: the whole configuration, as ``config.json`` holds it.
+    """
+
+    suite: Suite
+    tasks: Sequence[SuiteTask]
+    trials: int
+    protocol: Protocol
+    policy: Policy
+    workers: int
+    config: Mapping[str, Any]
+
+    @property
+    def episodes(self) -> int:
+        """Number of episodes."""
+        return len(self.tasks) * self.trials
+
+    def jobs(self, site: Site) -> list[EpisodeJob]:
+        """Return every episode of the run."""
+        jobs = []
+        for task in self.tasks:
+            recipe = EnvironmentRecipe(
+                self.suite.gymnasium_id, {"task": task.task_id, "observations": "on_request", **site.options}
+            )
+            for number in range(self.trials):
+                key = EpisodeKey(self.suite.name, task.task_id, number, self.config["seed"])
+                jobs.append(EpisodeJob(key, task.name, task.instruction, recipe))
+        return jobs
+
+
+def evaluate(options: RunOptions, suite: Suite) -> int:
+    """Play what is asked for, write the results, print the table, and return the exit code: 0, or 1 after errors.
+
+    Raises UserError for anything the user can mend, RunFailed when the policy breaks, and KeyboardInterrupt that says
+    how to go on; whatever finished until then is kept.
+    """
+    plan = make_plan(options, suite)
+    site = suite.locate()
+    path = _run_path(options, plan)
+    resuming = options.resume and (path / CONFIG).exists()
+    with RunFolder.open(path, plan.config) if resuming else RunFolder.create(path, plan.config) as folder:
+        folder.record_provenance(collect_provenance(plan.policy, site.assets, site.gl_backend))
+        for name, value in _description(options, plan, path, resuming):
+            announce(name, value)
+        _play(options, plan, site, folder)
+        summary = write_reports(folder)
+    print(f"\n{success_table(summary)}\n\nReport: {path / 'report.html'}")
+    if summary["errors"]:
+        print(f"{path / ERROR_LOG} explains the errors; --resume --out {path} plays them again.", file=sys.stderr)
+        return FAILED
+    return DONE
+
+
+def announce(name: str, value: str) -> None:
+    """Print one line of what a command has chosen."""
+    print(f"{name:<10} {value}", flush=True)
+
+
+def make_plan(options: RunOptions, suite: Suite) -> Plan:
+    """Check the options against the suite and load the policy. Raises UserError; nothing is written."""
+    protocol = protocol_card(options.protocol)
+    if suite.name not in protocol.max_steps:
+        known = ", ".join(protocol.max_steps)
+        raise UserError(f"The protocol {protocol.name} says nothing of the suite {suite.name!r}, only of {known}.")
+    tasks = _chosen_tasks(options.tasks, suite)
+    trials = protocol.trials if options.trials is None else options.trials
+    stored = min(task.initial_states for task in tasks)
+    if not 1 <= trials <= stored:
+        raise UserError(f"--trials is {trials}, and the tasks have {stored} initial states: give 1 to {stored}.")
+    if options.seed < 0:
+        raise UserError(f"--seed is {options.seed}: give a number of at least 0.")
+    workers = len(os.sched_getaffinity(0)) if options.workers is None else options.workers
+    if workers < 1:
+        raise UserError(f"--workers is {workers}: give at least 1.")
+    policy = load_policy(options.policy, checkpoint=options.checkpoint, precision=options.precision)
+    Adapter(suite.interface, policy.spec, f"{suite.benchmark}/{suite.name}")  # refuses what cannot be joined
+    workers = min(workers, len(tasks) * trials)
+    config = asdict(options) | {
+        "benchmark": suite.benchmark,
+        "suite": suite.name,
+        "tasks": [task.task_id for task in tasks],
+        "trials": trials,
+        "workers": workers,
+        "protocol": asdict(protocol),
+        "out": None if options.out is None else str(options.out),
+    }
+    return Plan(suite, tasks, trials, protocol, policy, workers, config)
+
+
+def _chosen_tasks(wanted: str | None, suite: Suite) -> list[SuiteTask]:
+    if wanted is None:
+        return list(suite.tasks)
+    by_id = {task.task_id: task for task in suite.tasks}
+    try:
+        return [by_id[number] for number in sorted({int(word) for word in wanted.split(",")})]
+    except (ValueError, KeyError):
+        raise UserError(
+            f"--tasks is {wanted!r}: give numbers from {min(by_id)} to {max(by_id)} with commas between, such as 0,3."
+        ) from None
+
+
+def _run_path(options: RunOptions, plan: Plan) -> Path:
+    """Return --out, or the newest run in runs/ that has this configuration and is to be resumed, or a new name."""
+    if options.out is not None:
+        return options.out
+    stem = f"{plan.suite.benchmark}-{plan.suite.name}-{options.policy}-"
+    if options.resume:
+        for file in sorted(RUNS.glob(f"{stem}*/{CONFIG}"), reverse=True):
+            try:
+                stored = json.loads(file.read_text(encoding="utf-8"))
+            except ValueError:
+                continue
+            if not config_differences(stored, plan.config):
+                return file.parent
+    return RUNS / f"{stem}{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def _description(options: RunOptions, plan: Plan, path: Path, resuming: bool) -> list[tuple[str, str]]:
+    card = plan.protocol
+    sees = "the simulator's state" if plan.policy.spec.reads_scene else ", ".join(plan.policy.spec.cameras) or "nothing"
+    news = "resumed" if resuming else "new; there was no run to resume" if options.resume else "new"
+    return [
+        ("policy", f"{options.policy}{f' from {options.checkpoint}' if options.checkpoint else ''}, which sees {sees}"),
+        (
+            "protocol",
+            f"{card.name}: {plural(len(plan.tasks), 'task')} x {plural(plan.trials, 'episode')} of at most"
+            f" {card.max_steps[plan.suite.name]} steps, seed {options.seed}",
+        ),
+        ("workers", str(plan.workers)),
+        ("out", f"{path} ({news})"),
+    ]
+
+
+def _play(options: RunOptions, plan: Plan, site: Site, folder: RunFolder) -> None:
+    """Play the episodes that the folder does not hold yet, and add each as it ends."""
+    finished = folder.finished()
+    left = [job for job in plan.jobs(site) if job.key not in finished]
+    settings = RolloutSettings(plan.protocol, plan.workers, folder.path, options.video)
+
+    def log(text: str) -> None:
+        with (folder.path / ERROR_LOG).open("a", encoding="utf-8") as file:
+            file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {text.rstrip()}\n\n")
+
+    try:
+        with (
+            Progress(plan.episodes, folder.results()) as progress,
+            closing(run_episodes(left, plan.policy, settings, log)) as results,
+        ):
+            for result in results:
+                folder.add(result)
+                progress.update(result)
+    except (KeyboardInterrupt, RunFailed) as error:
+        write_reports(folder)
+        kept = f"{len(folder.finished())} of {plan.episodes} episodes are kept; go on with --resume --out {folder.path}"
+        if isinstance(error, RunFailed):
+            raise RunFailed(f"{error} {kept}") from error
+        raise KeyboardInterrupt(kept) from None
