@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -68,7 +69,8 @@ class VideoWriter:
         """Drop what was written."""
         if self._open:
             self._open = False
-            self._container.close()
+            with suppress(OSError):  # a full disk fails here again
+                self._container.close()
             self._part.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:

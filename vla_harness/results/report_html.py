@@ -23,6 +23,7 @@ from .report_content import (
 from .wording import best_interval, number, percent, plural
 
 _STYLE = Path(__file__).with_name("report.css")
+_SIGNS = {"success": "", "failure": "×", "error": "!"}
 
 
 def render_html(summary: Mapping[str, Any], results: Sequence[EpisodeResult]) -> str:
@@ -76,9 +77,10 @@ def _task_section(summary: Mapping[str, Any]) -> str:
         '<section>\n<h2>Success per task</h2>\n<div class="scroll"><table class="tasks">\n<thead><tr><th></th>'
         f'<th scope="col" class="left">task</th><th scope="col" class="bar">{_axis()}</th>'
         '<th scope="col">k/n</th><th scope="col">rate</th><th scope="col">95 %</th><th scope="col">errors</th>'
-        f'<th scope="col">steps</th></tr></thead>\n<tbody>\n{"".join(rows)}</tbody>\n<tfoot>\n{foot}</tfoot>\n</table>'
-        f'</div>\n<p class="note">{escape(interval_note(summary))} {escape(STRATIFIED_NOTE)} '
-        "Steps: mean of the successful episodes.</p>\n</section>"
+        '<th scope="col">mean steps</th></tr></thead>\n'
+        f"<tbody>\n{''.join(rows)}</tbody>\n<tfoot>\n{foot}</tfoot>\n</table></div>\n"
+        f'<p class="note">{escape(interval_note(summary))} {escape(STRATIFIED_NOTE)} '
+        "Mean steps are those of the successful episodes.</p>\n</section>"
     )
 
 
@@ -123,9 +125,9 @@ def _episode_section(summary: Mapping[str, Any], results: Sequence[EpisodeResult
         rows.append(
             f'<div class="id">{task["task_id"]}</div><div class="cells">{"".join(cells) or "not played yet"}</div>'
         )
-    videos = " A cell with a ring opens the episode's video." if any(result.video for result in results) else ""
+    videos = " An underlined cell opens the episode's video." if any(result.video for result in results) else ""
     legend = (
-        '<span class="cell success"></span> success <span class="cell failure"></span> failure '
+        '<span class="cell success"></span> success <span class="cell failure">×</span> failure '
         '<span class="cell error">!</span> error'
     )
     return (
@@ -137,7 +139,7 @@ def _episode_section(summary: Mapping[str, Any], results: Sequence[EpisodeResult
 def _cell(result: EpisodeResult) -> str:
     what = result.error if result.outcome == "error" else f"{result.outcome} in {plural(result.steps, 'step')}"
     attributes = f'class="cell {result.outcome}" title="{escape(f"initial state {result.key.initial_state}: {what}")}"'
-    sign = "!" if result.outcome == "error" else ""
+    sign = _SIGNS[result.outcome]
     if result.video:
         return f'<a href="{escape(quote(result.video))}" {attributes}>{sign}</a>'
     return f"<span {attributes}>{sign}</span>"

@@ -15,7 +15,7 @@ SUITES = {
 }
 """Suite -> (the benchmark's name for it, its number of tasks)."""
 
-ABSENT = "–"  # noqa: RUF001 - an en dash is what tables use for "nothing"
+ABSENT = "–"
 
 
 def suite_title(suite: str, stand_ins: bool) -> str:
