@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import weakref
 
 import mujoco
@@ -32,8 +33,7 @@ class Renderer:
         self._options.geomgroup[1] = 1  # visual shapes
         self._perturbation = mujoco.MjvPerturb()
         self._context = self._make_context()
-        # Freed at the latest when the interpreter exits, while EGL still lives; later it would print an error.
-        self.close = weakref.finalize(self, _free, self._gl)
+        _open.add(self)
 
     def _make_context(self) -> mujoco.MjrContext:
         context = mujoco.MjrContext(self._model, mujoco.mjtFontScale.mjFONTSCALE_150)
@@ -68,8 +68,19 @@ class Renderer:
         mujoco.mjr_readPixels(frame, None, viewport, self._context)
         return np.ascontiguousarray(frame[::-1])  # OpenGL's first row is the lowest
 
+    def close(self) -> None:
+        """Free the GL context and all that mujoco put there; the renderer can't be used afterwards."""
+        if self in _open:
+            _open.discard(self)
+            self._gl.make_current()
+            self._context.free()
+            self._gl.free()
 
-def _free(gl: mujoco.GLContext) -> None:
-    """Free a GL context and with it all that mujoco put there."""
-    gl.make_current()
-    gl.free()
+
+_open: weakref.WeakSet[Renderer] = weakref.WeakSet()
+
+
+@atexit.register  # after mujoco's own registration, hence called before it ends EGL: a later free prints an error
+def _close_all() -> None:
+    for renderer in list(_open):
+        renderer.close()
