@@ -14,7 +14,7 @@ PROVENANCE: dict[str, Any] = {
     "device": "cpu",
     "precision": "fp32",
     "checkpoint_sha256": None,
-    "assets": {"kind": "path", "path": "/data/libero"},
+    "assets": {"kind": "path", "path": "/data/libero", "digest": "12"},
     "git_revision": "abc",
     "gl_backend": "egl",
     "policy_spec": {"name": "scripted", "cameras": [], "image_size": None, "reads_scene": False},

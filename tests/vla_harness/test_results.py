@@ -18,8 +18,8 @@ import pytest
 from tests.vla_harness.runs import PROVENANCE, configuration, episode
 from vla_harness.errors import UserError
 from vla_harness.results import RecordedRun, RunFolder, collect_provenance, read_run, summarize, write_reports
+from vla_harness.results.configuration import config_differences
 from vla_harness.results.files import write_text
-from vla_harness.results.run_folder import config_differences
 from vla_harness.types import DELTA_EEF_POSE, EpisodeKey, EpisodeResult, Observation, Policy, PolicySpec
 
 
@@ -170,7 +170,7 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
     RunFolder.open(tmp_path, configuration()).close()
 
 
-@pytest.mark.parametrize("change", [{"assets": {"kind": "primitive"}}, {"checkpoint_sha256": "ff"}])
+@pytest.mark.parametrize("change", [{"assets": {"kind": "path", "digest": "99"}}, {"checkpoint_sha256": "ff"}])
 def test_a_sitting_with_other_assets_or_weights_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     recorded(tmp_path, [episode()])
     with RunFolder.open(tmp_path, configuration()) as run, pytest.raises(UserError, match="was started with"):

@@ -31,7 +31,8 @@ DISTRIBUTIONS = (
 def collect_provenance(policy: Policy, assets: Mapping[str, Any], gl_backend: str) -> dict[str, Any]:
     """Return the provenance of results made here and now, as plain data.
 
-    assets: where the simulation assets come from; ``kind`` is "primitive" for the generated stand-ins.
+    assets: where the simulation assets come from; ``kind`` is "primitive" for the generated stand-ins, ``digest``
+        stands for their content, which may not change within a run.
     gl_backend: what renders ("egl", "osmesa"), or a word for "nothing".
     Beside what ``policy.provenance`` holds, ``device``, ``precision``, ``checkpoint`` and ``checkpoint_sha256`` are
     always there, None where the policy does not state them. Nothing heavy is imported to learn a version.
