@@ -1,0 +1,98 @@
+"""How objects are grasped from above: data about categories, and the poses that follow from an object's shape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .geometry import FINGER_REACH, OPEN_WIDTH, Scene, boxes, clearance, gripper_points, leaning, vertical_range
+
+@dataclass(frozen=True)
+class Rim:
+    """An open vessel, held by its wall: one finger inside, one outside.
+
+    inset: from the outermost point of the wall to its middle at the height of the grasp. depth: below the rim.
+    widths: openings of the gripper that fit around the wall, widest first.
+    """
+
+    inset: float
+    depth: float
+    widths: tuple[float, ...] = (OPEN_WIDTH, 0.04)
+
+
+@dataclass(frozen=True)
+class Sides:
+    """A closed body held between two opposite sides. depth: below the top. round: from any direction."""
+
+    depth: float = 0.025
+    round: bool = False
+    widths: tuple[float, ...] = (OPEN_WIDTH,)
+
+
+GRASPS: dict[str, Rim | Sides] = {
+    "akita_black_bowl": Rim(inset=0.004, depth=0.017),
+    "alphabet_soup": Sides(round=True),
+    "tomato_sauce": Sides(round=True),
+}
+"""Category -> grasp; categories that are not listed are held by their sides."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to grasp: the pose of the grip site, the opening between the fingers, and how good that is."""
+
+    position: np.ndarray
+    rotation: np.ndarray
+    width: float
+    score: float
+
+
+def candidates(scene: Scene, name: str, destination: np.ndarray) -> list[Candidate]:
+    """Return the grasps of an object, best first.
+
+    The best ones leave the open gripper room beside everything else, both where the object is and at ``destination``
+    (where its body will be put down), and turn the hand little. A gripper that is only half open goes where an open
+    one has no room.
+    """
+    obj = scene["objects"][name]
+    grasp = GRASPS.get(obj["category"], Sides())
+    low, high = vertical_range(scene, name)
+    height = max(high - grasp.depth, low + FINGER_REACH + 0.003)
+    poses = _around_rim(obj, grasp) if isinstance(grasp, Rim) else _across(obj, grasp)
+    others = boxes(scene, ignored=(name,))
+    carried = destination - obj["position"]
+    found = []
+    for xy, yaw in poses:
+        yaw = (yaw + np.pi / 2) % np.pi - np.pi / 2  # the fingers are alike, so half a turn changes nothing
+        position = np.array([*xy, height])
+        rotation = leaning(scene, yaw, [position, position + carried])
+        for width in grasp.widths:
+            points = position + gripper_points(width) @ rotation.T
+            room = min(clearance(others, points), clearance(others, points + carried))
+            score = 50 * min(room, 0.015) - 0.3 * abs(yaw)
+            found.append(Candidate(position, rotation, width, score))
+            if room > 0.01:
+                break
+    return sorted(found, key=lambda candidate: -candidate.score)
+
+
+def _around_rim(obj: Scene, grasp: Rim) -> list[tuple[np.ndarray, float]]:
+    """Return (xy, yaw) at 24 places around the wall; the fingers move along the radius."""
+    radius = float(np.mean((obj["bounds"][1] - obj["bounds"][0])[:2])) / 2 - grasp.inset
+    center = (obj["position"] + obj["rotation"] @ [*obj["bounds"].mean(axis=0)[:2], 0.0])[:2]
+    angles = np.arange(24) * (2 * np.pi / 24)
+    return [(center + radius * np.array([np.cos(a), np.sin(a)]), a - np.pi / 2) for a in angles]
+
+
+def _across(obj: Scene, grasp: Sides) -> list[tuple[np.ndarray, float]]:
+    """Return (xy, yaw) over the middle, the fingers moving along the narrow horizontal sides."""
+    center = (obj["position"] + obj["rotation"] @ obj["bounds"].mean(axis=0))[:2]
+    if grasp.round:
+        return [(center, angle) for angle in np.arange(12) * (np.pi / 12)]
+    width = obj["bounds"][1] - obj["bounds"][0]
+    upright = int(np.argmax(np.abs(obj["rotation"][2])))
+    sides = [axis for axis in range(3) if axis != upright]
+    fitting = [axis for axis in sides if width[axis] < OPEN_WIDTH - 0.004] or [min(sides, key=lambda axis: width[axis])]
+    directions = [obj["rotation"][:2, axis] for axis in fitting]
+    return [(center, float(np.arctan2(y, x)) - np.pi / 2) for x, y in directions]

@@ -1,0 +1,57 @@
+"""The scripted expert: reads the scene and solves LIBERO tasks with the robot's own action space."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+
+import numpy as np
+
+from vla_harness.errors import UserError
+from vla_harness.types import DELTA_EEF_POSE, Observation, Policy, PolicySpec
+
+from .geometry import Scene
+from .goals import plan
+
+Memory = Generator[np.ndarray, Scene, None]
+
+
+class ScriptedPolicy(Policy):
+    """Solves tasks from ``Observation.scene`` alone: goal predicates -> skills -> closed-loop motions.
+
+    The same scenes give the same actions; nothing is random. An episode's memory is the generator that plays it.
+    """
+
+    spec = PolicySpec(name="scripted", action=DELTA_EEF_POSE, horizon=1, reads_scene=True)
+
+    def __init__(self) -> None:
+        self._episodes: dict[str, Memory] = {}
+
+    def act(self, observations: Sequence[Observation]) -> np.ndarray:
+        """Return (batch, 1, 7) float32; raises UserError when an observation has no scene."""
+        return np.stack([self._act(observation) for observation in observations])[:, None]
+
+    def _act(self, observation: Observation) -> np.ndarray:
+        if observation.scene is None:
+            raise UserError("The policy 'scripted' reads the simulator's state: use an environment that offers scene().")
+        memory = self._episodes.get(observation.episode)
+        if memory is None:
+            memory = self._episodes[observation.episode] = solve(observation.scene)
+            return next(memory)
+        return memory.send(observation.scene)
+
+    def forget(self, episode: str) -> None:
+        """Drop the memory of ``episode``."""
+        self._episodes.pop(episode, None)
+
+
+def solve(scene: Scene) -> Memory:
+    """Play one episode: work on the first goal that is not reached, again and again; wait when all are."""
+    attempts: dict[tuple[str, ...], int] = {}
+    while True:
+        skill = next((step for step in plan(scene) if not step.done(scene)), None)
+        if skill is None:
+            scene = yield np.array([0, 0, 0, 0, 0, 0, -1], np.float32)
+            continue
+        attempt = attempts.get(skill.goal, 0)
+        attempts[skill.goal] = attempt + 1
+        scene = yield from skill.run(scene, attempt)
