@@ -90,14 +90,12 @@ def _from_folder(folder: Path) -> AssetSource:
         raise AssetError(f"There is no asset folder {folder}: {_POINT}, or use --assets hub.")
     absent = [name for name in FOLDERS if not (folder / name).is_dir()]
     if absent:
-        raise AssetError(
-            f"{folder} is not LIBERO's asset folder, for it has no {', '.join(absent)}: name the folder that holds them."
-        )
+        raise AssetError(f"{folder} is not LIBERO's asset folder: name the one that holds {', '.join(absent)}.")
     missing = missing_files(folder)
     if missing:
         raise AssetError(
-            f"The asset folder {folder} lacks {len(missing)} of {len(required_files())} files, among them {missing[0]}: "
-            "copy it again or use --assets hub."
+            f"The asset folder {folder} lacks {len(missing)} of {len(required_files())} files, among them "
+            f"{missing[0]}: copy it again or use --assets hub."
         )
     return AssetSource("path", folder, _digest(folder))
 
@@ -126,9 +124,7 @@ def _from_hub() -> AssetSource:
     try:
         info = _within(
             HUB_ANSWER_SECONDS,
-            lambda: HfApi().repo_info(
-                HUB_REPOSITORY, repo_type="dataset", files_metadata=True, timeout=HUB_ANSWER_SECONDS
-            ),
+            lambda: HfApi().dataset_info(HUB_REPOSITORY, files_metadata=True, timeout=HUB_ANSWER_SECONDS),
         )
     except Exception as error:  # network, proxy, certificate, offline mode, no such repository: one sentence for all
         raise AssetError(
@@ -145,8 +141,8 @@ def _from_hub() -> AssetSource:
         folder = Path(snapshot_download(HUB_REPOSITORY, repo_type="dataset", allow_patterns=list(wanted)))
     except Exception as error:
         raise AssetError(
-            f"The download of LIBERO's assets from {hub} broke off ({_brief(error)}): run the command again, it goes on "
-            f"where it stopped, or {_POINT}."
+            f"The download of LIBERO's assets from {hub} broke off ({_brief(error)}): run the command again, "
+            f"which goes on where it stopped, or {_POINT}."
         ) from error
     broken = [name for name in wanted if _size(folder / name) == 0 or listed[name] not in (None, _size(folder / name))]
     if broken:

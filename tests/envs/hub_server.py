@@ -26,10 +26,10 @@ class HubServer:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
-            def do_HEAD(self) -> None:  # noqa: N802 - the name http.server calls
+            def do_HEAD(self) -> None:
                 self.answer(body=False)
 
-            def do_GET(self) -> None:  # noqa: N802
+            def do_GET(self) -> None:
                 self.answer(body=True)
 
             def answer(self, body: bool) -> None:

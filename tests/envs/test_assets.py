@@ -78,7 +78,7 @@ def test_an_incomplete_folder_is_refused_by_name(folder: Path) -> None:
     with pytest.raises(AssetError, match=f"lacks 1 of {len(FILES)} files, among them {required_files()[3]}"):
         resolve_assets(str(folder))
     shutil.rmtree(folder / "scenes")
-    with pytest.raises(AssetError, match="has no scenes"):
+    with pytest.raises(AssetError, match="the one that holds scenes"):
         resolve_assets(str(folder))
     with pytest.raises(AssetError, match="no asset folder"):
         resolve_assets(str(folder / "absent"))

@@ -1,0 +1,1 @@
+"""The action server, its wire protocols, its client and the web demo."""

@@ -1,0 +1,1 @@
+"""The transformer and diffusion models written from scratch, with their generation and training commands."""
