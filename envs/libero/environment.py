@@ -80,6 +80,7 @@ class LiberoEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         from .scene import SceneReader
 
         self._episodes = LiberoEpisodes(stock_envs, tasks[task].bddl_file)
+        self.model, self.data = self._episodes.model, self._episodes.data  # mujoco's own, as gymnasium's MujocoEnv has
         self._make_renderer = lambda: Renderer(self._episodes.model)
         self._renderer: Renderer | None = None
         self._scene_reader = SceneReader(self._episodes.problem)

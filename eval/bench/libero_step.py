@@ -1,0 +1,156 @@
+"""Times LIBERO's stock environment against ours, in one run on one task: step, reset, whole episode, frames.
+
+    python eval/bench/libero_step.py --suite spatial
+
+Both sides run in this process, turn and turn about where that is possible, so a machine that is busy with other things
+slows both. Medians are reported.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+if __name__ == "__main__":  # from a checkout that is not installed
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import gymnasium
+import numpy as np
+
+from vla_harness.command import parse_options, run_command
+
+
+@dataclass(frozen=True)
+class LiberoStepBench:
+    """Stock LIBERO against ours: milliseconds per step, reset, episode and frame."""
+
+    suite: str = "spatial"
+    """spatial, object, goal, 10 or 90."""
+    task: int = 0
+    """Number of the task in the suite."""
+    steps: int = 100
+    """Environment steps of the step timing, and of the episode."""
+    chunk: int = 8
+    """Actions per policy call: ours renders when the policy asks, the stock environment at every step."""
+    size: int = 256
+    """Height and width of frames in pixels."""
+    assets: str = "auto"
+    """auto, hub, primitive or a folder."""
+
+
+def milliseconds(function: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    function()
+    return 1e3 * (time.perf_counter() - start)
+
+
+def bench(config: LiberoStepBench) -> int:
+    """Measure and print a Markdown table."""
+    ours = gymnasium.make(
+        f"vla_harness.envs:libero/{config.suite}-v0",
+        task=config.task,
+        observations="on_request",
+        assets=config.assets,
+    ).unwrapped
+    # Only now, with the GL backend chosen and libero configured, may they be imported.
+    import mujoco
+    from libero.libero.envs import OffScreenRenderEnv
+
+    from vla_harness.envs.libero.benchmark import initial_states, suite_tasks
+
+    entry = suite_tasks(config.suite)[config.task]
+    states = initial_states(entry)
+    actions = np.random.default_rng(0).uniform(-1.0, 1.0, (config.steps, 7))
+
+    stock = OffScreenRenderEnv(
+        bddl_file_name=str(entry.bddl_file), camera_heights=config.size, camera_widths=config.size
+    )
+    model, data = ours.model, ours.data  # type: ignore[attr-defined]
+    floor_data = mujoco.MjData(model)
+    everything = mujoco.mjtState.mjSTATE_INTEGRATION
+    state = np.empty(mujoco.mj_stateSize(model, everything))
+    substeps = round(1.0 / ours.interface.control_hz / model.opt.timestep)
+
+    def start(environment: Any, index: int) -> None:
+        environment.seed(0)
+        environment.reset()
+        environment.set_init_state(states[index])
+
+    def show_frames(shown: bool) -> None:
+        for camera in ("agentview_image", "robot0_eye_in_hand_image"):
+            stock.env.modify_observable(camera, "enabled", shown)
+
+    def floor() -> None:
+        mujoco.mj_getState(model, data, state, everything)
+        mujoco.mj_setState(model, floor_data, state, everything)
+        begin = time.perf_counter()
+        for _ in range(substeps):
+            mujoco.mj_step(model, floor_data)
+        floors.append(1e3 * (time.perf_counter() - begin))
+
+    floors: list[float] = []
+    stock_steps, our_steps = [], []
+    start(stock, 0)
+    show_frames(False)
+    ours.reset(seed=0, options={"initial_state": 0})
+    ours.step(actions[0])  # compiles
+    stock.step(actions[0])
+    for action in actions[1:]:
+        floor()
+        stock_steps.append(milliseconds(lambda a=action: stock.step(a)))  # type: ignore[misc]
+        our_steps.append(milliseconds(lambda a=action: ours.step(a)))  # type: ignore[misc]
+        assert np.array_equal(stock.get_sim_state()[1:], ours.simulator_state()[1:]), "the states must be equal"
+    show_frames(True)
+    stock_resets = [milliseconds(lambda i=i: start(stock, i)) for i in range(3)]  # type: ignore[misc]
+
+    def stock_episode() -> None:
+        start(stock, 0)
+        for action in actions:
+            stock.step(action)
+
+    stock_episode_ms = milliseconds(stock_episode)
+    stock.close()
+
+    def our_episode() -> None:
+        ours.reset(seed=0, options={"initial_state": 0})
+        for number, action in enumerate(actions):
+            if number % config.chunk == 0:
+                for camera in ours.interface.cameras:
+                    frames.setdefault(camera, []).append(
+                        milliseconds(lambda c=camera: ours.render_camera(c, config.size, config.size))  # type: ignore[misc]
+                    )
+            ours.step(action)
+
+    frames: dict[str, list[float]] = {}
+    for camera in ours.interface.cameras:
+        ours.render_camera(camera, config.size, config.size)  # builds the GL context
+    our_resets = [
+        milliseconds(lambda i=i: ours.reset(seed=0, options={"initial_state": i}))  # type: ignore[misc]
+        for i in range(10)
+    ]
+    our_episode_ms = milliseconds(our_episode)
+    ours.close()
+
+    rows = [
+        ("step without rendering", median(stock_steps), median(our_steps)),
+        ("reset", median(stock_resets), median(our_resets)),
+        (f"{config.steps}-step episode, 2 cameras, chunk {config.chunk}", stock_episode_ms, our_episode_ms),
+    ]
+    print(f"libero {config.suite} task {config.task}: {entry.instruction}")
+    print(f"| {'':42} | stock ms | ours ms | ratio |\n|{'-' * 44}|---------:|--------:|------:|")
+    for name, theirs, mine in rows:
+        print(f"| {name:42} | {theirs:8.1f} | {mine:7.1f} | {theirs / mine:4.1f}x |")
+    print(f"floor of a step (mj_step x {substeps} from the same states): {median(floors):.1f} ms")
+    for camera, times in frames.items():
+        print(f"frame {config.size} x {config.size}, {camera}: {median(times):.1f} ms")
+    print(f"states after each of the {config.steps - 1} timed steps were equal to the last bit")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(lambda: bench(parse_options(LiberoStepBench, None, "libero_step.py"))))
