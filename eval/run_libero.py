@@ -27,8 +27,8 @@ class RunLibero(RunOptions):
     """Suite of tasks."""
 
     assets: Annotated[str, arg(metavar="auto|hub|primitive|PATH")] = "auto"
-    """Meshes and textures: a folder, the hub's, or generated stand-ins. auto: $LIBERO_ASSETS, else the hub's cache, else
-    a download from the hub, else the stand-ins."""
+    """Meshes and textures: a folder, the hub's, or generated stand-ins. auto: $LIBERO_ASSETS, else the hub's cache,
+    else a download from the hub, else the stand-ins."""
 
 
 def main(arguments: list[str] | None = None) -> int:

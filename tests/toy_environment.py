@@ -3,8 +3,9 @@
 A point must come within 5 cm of a target. Its motion is chaotic on purpose: two plays that differ anywhere, also
 through something left over from an earlier episode, soon differ everywhere.
 
-Trouble is asked for by ``trouble={"kind": …, "initial_state": …, "step": …, "marker": path}``: a kind happens at that
-moment of that initial state; with a marker, only while that file does not exist, and it is made then.
+Trouble is asked for by ``trouble={"kind": …, "moment": …, "initial_state": …, "step": …, "marker": path}``: it happens
+when the environment is built, is reset to that initial state or is in it before that step (settle steps count); with a
+marker, only while that file does not exist, and it is made then.
 """
 
 from __future__ import annotations
@@ -115,5 +116,4 @@ class ToyEnvironment(gymnasium.Env):
                 time.sleep(3600)
 
 
-for _name in ("reach", "grasp"):
-    gymnasium.register(f"toy/{_name}-v0", entry_point=ToyEnvironment)
+gymnasium.register("toy/reach-v0", entry_point=f"{__name__}:ToyEnvironment")

@@ -132,9 +132,7 @@ def _check_cameras(environment: EnvironmentSpec, policy: PolicySpec, names: tupl
 
 def _check_state(environment: EnvironmentSpec, policy: PolicySpec, names: tuple[str, str]) -> None:
     for key in policy.state_keys:
-        if key not in environment.state and not (
-            key in DERIVED_STATE and DERIVED_STATE[key][0] in environment.state
-        ):
+        if key not in environment.state and not (key in DERIVED_STATE and DERIVED_STATE[key][0] in environment.state):
             derived = [name for name, (source, _, _) in DERIVED_STATE.items() if source in environment.state]
             offered = ", ".join([*environment.state, *derived]) or "none"
             raise ConventionError(
@@ -154,8 +152,9 @@ def _check_actions(environment: ActionConvention, policy: ActionConvention, name
                 )
         if convention.rotation in ("quat_xyzw", "rot6d") and convention.rotation_unit != 1.0:
             raise ConventionError(
-                f"{_capital(name)} states {convention.rotation_unit} as its action.rotation_unit, but {convention.rotation}"
-                f" entries have no unit, so {names[0]} and {names[1]} cannot be joined: state 1.0."
+                f"{_capital(name)} states {convention.rotation_unit} as its action.rotation_unit, but"
+                f" {convention.rotation} entries have no unit, so the actions of {names[0]} and {names[1]} cannot be"
+                " joined: state 1.0."
             )
         ends = convention.gripper_open, convention.gripper_closed
         if not all(map(math.isfinite, ends)) or ends[0] == ends[1]:
@@ -166,8 +165,9 @@ def _check_actions(environment: ActionConvention, policy: ActionConvention, name
             )
     if policy.mode != environment.mode:
         raise ConventionError(
-            f"{_capital(names[0])} writes {policy.mode} actions, {names[1]} takes {environment.mode} ones (action.mode),"
-            " and no conversion between the two is known: use a policy or an environment whose modes agree."
+            f"{_capital(names[0])} writes {policy.mode} actions, {names[1]} takes {environment.mode} ones"
+            " (action.mode), and no conversion between the two is known: use a policy or an environment whose modes"
+            " agree."
         )
 
 
@@ -182,10 +182,17 @@ def _to_rot6d(rotation: SciPyRotation) -> np.ndarray:
 
 def _from_rot6d(entries: np.ndarray) -> SciPyRotation:
     """Return rotations of (n, 6) entries by Gram-Schmidt: networks do not write orthonormal columns."""
-    first = entries[:, :3] / np.linalg.norm(entries[:, :3], axis=1, keepdims=True)
-    second = entries[:, 3:] - (first * entries[:, 3:]).sum(1, keepdims=True) * first
-    second = second / np.linalg.norm(second, axis=1, keepdims=True)
+    first = _unit(entries[:, :3])
+    second = entries[:, 3:]
+    second = _unit(second - (first * second).sum(1, keepdims=True) * first)
     return SciPyRotation.from_matrix(np.stack([first, second, np.cross(first, second)], axis=2))
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if (norms < 1e-6).any():
+        raise ValueError("The policy wrote rot6d entries that span no plane, so they are no rotation.")
+    return vectors / norms
 
 
 _READ: dict[str, Callable[[np.ndarray], SciPyRotation]] = {  # (n, k) entries in radians -> n rotations
@@ -197,7 +204,7 @@ _READ: dict[str, Callable[[np.ndarray], SciPyRotation]] = {  # (n, k) entries in
 _WRITE: dict[str, Callable[[SciPyRotation], np.ndarray]] = {
     "axis_angle": lambda rotation: rotation.as_rotvec(),
     "euler_xyz": lambda rotation: rotation.as_euler("xyz"),
-    "quat_xyzw": lambda rotation: rotation.as_quat(),
+    "quat_xyzw": lambda rotation: rotation.as_quat(canonical=True),  # of q and -q, the one with w >= 0
     "rot6d": _to_rot6d,
 }
 

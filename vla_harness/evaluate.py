@@ -195,7 +195,7 @@ def make_plan(options: RunOptions, suite: Suite) -> Plan:
         raise UserError(f"--trials is {trials}, and the tasks have {stored} initial states: give 1 to {stored}.")
     if options.seed < 0:
         raise UserError(f"--seed is {options.seed}: give a number of at least 0.")
-    workers = len(os.sched_getaffinity(0)) if options.workers is None else options.workers
+    workers = _cores() if options.workers is None else options.workers
     if workers < 1:
         raise UserError(f"--workers is {workers}: give at least 1.")
     policy = load_policy(options.policy, checkpoint=options.checkpoint, precision=options.precision)
@@ -211,6 +211,11 @@ def make_plan(options: RunOptions, suite: Suite) -> Plan:
         "out": None if options.out is None else str(options.out),
     }
     return Plan(suite, tasks, trials, protocol, policy, workers, config)
+
+
+def _cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _chosen_tasks(wanted: str | None, suite: Suite) -> list[SuiteTask]:

@@ -23,13 +23,13 @@ import queue
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
 
-from ..errors import ConventionError, RunFailed, UserError
+from ..errors import ConventionError, RunFailed
 from ..types import EpisodeResult, Observation, Policy
 from .jobs import (
     Abandon,
@@ -58,7 +58,7 @@ _STOPPED_S = 5.0
 
 def run_episodes(
     jobs: Iterable[EpisodeJob], policy: Policy, settings: RolloutSettings, log: Callable[[str], None]
-) -> Iterator[EpisodeResult]:
+) -> Generator[EpisodeResult, None, None]:
     """Play ``jobs`` and yield each result as its episode ends, one for each job, in the order they end.
 
     log: takes the tracebacks behind errors, for a file. Closing the iterator ends all workers; so does an exception.
@@ -156,7 +156,8 @@ class _Engine:
                 pass
             case Built():
                 worker.building = False
-                self._losses.pop(worker.task, None)
+                if worker.task is not None:
+                    self._losses.pop(worker.task, None)
             case Ask(observation):
                 worker.asking = True
                 self._questions[worker] = observation
@@ -253,11 +254,10 @@ class _Engine:
                 self._alone.add(str(job.key))
                 self._schedule.put_back(job)
                 continue
-            sentence = str(error) if isinstance(error, UserError) else f"The policy failed: {sentence_of(error)}"
-            self._suspects.append(replace(_error(job, sentence), attempts=self._plays[str(job.key)]))
+            result = _error(job, f"The policy failed: {sentence_of(error)}")
+            self._suspects.append(replace(result, attempts=self._plays[str(job.key)]))
         if len(self._suspects) >= BROKEN_POLICY:
-            last = self._suspects[-1].error
-            raise RunFailed(f"The policy failed on {BROKEN_POLICY} episodes in a row, the last time with: {last}")
+            raise RunFailed(f"The policy failed on {BROKEN_POLICY} episodes in a row: {sentence_of(error)}")
 
 
 def _error(job: EpisodeJob, sentence: str) -> EpisodeResult:

@@ -18,7 +18,6 @@ import numpy as np
 from ..conventions import Adapter
 from ..protocols import Protocol
 from ..types import EpisodeResult, Observation
-from ..video import VideoWriter
 from .jobs import EpisodeJob, Simulator, sentence_of
 
 FILMED_CAMERA = "agentview"
@@ -143,6 +142,8 @@ def film(
     filming cannot touch what is measured. Raises RuntimeError, and leaves no file, if the second play ends in another
     state than the first.
     """
+    from ..video import VideoWriter  # most runs film nothing, and its libraries take long to load
+
     cameras = simulator.interface.cameras
     camera = FILMED_CAMERA if FILMED_CAMERA in cameras else cameras[0]
     height, width = protocol.image_size

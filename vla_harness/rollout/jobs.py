@@ -11,6 +11,7 @@ import gymnasium
 import numpy as np
 
 from .. import protocols
+from ..errors import UserError
 from ..types import EpisodeKey, EpisodeResult, Observation, PolicySpec, SimulatedTask
 
 VideoChoice = Literal["none", "failures", "all"]
@@ -165,6 +166,8 @@ EngineMessage = EpisodeJob | Act | Abandon
 
 
 def sentence_of(error: BaseException) -> str:
-    """Return an exception as one line: its type and the first line of its message."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    """Return an exception as one sentence: a UserError's own, else its type and the first line of its message."""
+    if isinstance(error, UserError):
+        return str(error)
+    first = str(error).strip().partition("\n")[0].rstrip(" .")
+    return f"{type(error).__name__}: {first}." if first else f"{type(error).__name__}."

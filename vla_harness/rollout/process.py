@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 
 from .jobs import EngineMessage, EpisodeJob, Gone, WorkerMessage, WorkerSetup
@@ -60,10 +60,8 @@ class WorkerProcess:
 
     def send(self, message: EngineMessage) -> None:
         """Send a message; one to a dead worker is dropped, because its ``Gone`` is on the way."""
-        try:
+        with suppress(OSError):
             self._connection.send(message)
-        except OSError:
-            pass
 
     def kill(self, grace_s: float = 1.0) -> str:
         """End the process and return how it ended. A worker owns nothing that outlives it.

@@ -17,7 +17,7 @@ from typing import NoReturn
 import numpy as np
 
 from ..conventions import Adapter
-from ..errors import ConventionError, UserError
+from ..errors import ConventionError
 from ..types import EpisodeResult, Observation
 from .episode import Episode, film
 from .jobs import (
@@ -72,8 +72,7 @@ class Worker:
                 self._send(Unjoinable(str(error)))
             except Exception as error:
                 self._discard()
-                reason = str(error) if isinstance(error, UserError) else sentence_of(error)
-                sentence = f"The environment of task {job.key.task_id} cannot be built: {reason}"
+                sentence = f"The environment of task {job.key.task_id} cannot be built: {sentence_of(error)}"
                 self._send(Unbuildable(sentence, traceback.format_exc()))
             else:
                 self._send(Built())
