@@ -61,14 +61,19 @@ def resolve_assets(choice: str) -> AssetSource:
     on standard error), "primitive" (generated stand-ins), or a folder.
     Raises AssetError when a folder is incomplete or the hub cannot be reached, which takes at most ten seconds.
     """
+    return local_assets(choice) or _download()
+
+
+def local_assets(choice: str) -> AssetSource | None:
+    """Return what ``resolve_assets(choice)`` finds on this machine; None where it would download. No network."""
     if choice == "primitive":
         raise AssetError(f"Generated stand-in assets are not built yet: {_POINT}, or use --assets hub.")
     if choice == "hub":
-        return _from_cache() or _from_hub()
+        return _from_cache()
     if choice != "auto":
         return _from_folder(Path(choice))
     named = os.environ.get("LIBERO_ASSETS")
-    return _from_folder(Path(named)) if named else _from_cache() or _from_hub()
+    return _from_folder(Path(named)) if named else _from_cache()
 
 
 def required_files() -> tuple[str, ...]:
@@ -116,9 +121,9 @@ def _from_cache() -> AssetSource | None:
     return None if missing_files(folder) else AssetSource("hub", folder, _digest(folder), folder.name)
 
 
-def _from_hub() -> AssetSource:
-    """Download the required files into the hub's cache and check every size against the hub's listing."""
-    from huggingface_hub import HfApi, constants, snapshot_download
+def ask_hub() -> dict[str, int]:
+    """Return required file -> bytes as the hub lists them; AssetError when it has no such files or does not answer."""
+    from huggingface_hub import HfApi, constants
 
     hub = constants.ENDPOINT
     try:
@@ -130,21 +135,28 @@ def _from_hub() -> AssetSource:
         raise AssetError(
             f"LIBERO's assets are not here and the hub {hub} cannot give them ({_brief(error)}): connect, or {_POINT}."
         ) from error
-    listed = {file.rfilename: file.size for file in info.siblings or []}
-    wanted = required_files()
-    absent = [name for name in wanted if name not in listed]
+    listed = {file.rfilename: file.size or 0 for file in info.siblings or []}
+    absent = [name for name in required_files() if name not in listed]
     if absent:
         raise AssetError(f"{HUB_REPOSITORY} on {hub} has no {absent[0]} ({len(absent)} files absent): {_POINT}.")
-    megabytes = sum(listed[name] or 0 for name in wanted) / 1e6
-    print(f"Downloading LIBERO's assets, {len(wanted)} files, {megabytes:.0f} MB, from {hub}.", file=sys.stderr)
+    return {name: listed[name] for name in required_files()}
+
+
+def _download() -> AssetSource:
+    """Download the required files into the hub's cache and check every size against the hub's listing."""
+    from huggingface_hub import constants, snapshot_download
+
+    hub, listed = constants.ENDPOINT, ask_hub()
+    megabytes = sum(listed.values()) / 1e6
+    print(f"Downloading LIBERO's assets, {len(listed)} files, {megabytes:.0f} MB, from {hub}.", file=sys.stderr)
     try:
-        folder = Path(snapshot_download(HUB_REPOSITORY, repo_type="dataset", allow_patterns=list(wanted)))
+        folder = Path(snapshot_download(HUB_REPOSITORY, repo_type="dataset", allow_patterns=list(listed)))
     except Exception as error:
         raise AssetError(
             f"The download of LIBERO's assets from {hub} broke off ({_brief(error)}): run the command again, "
             f"which goes on where it stopped, or {_POINT}."
         ) from error
-    broken = [name for name in wanted if _size(folder / name) == 0 or listed[name] not in (None, _size(folder / name))]
+    broken = [name for name, size in listed.items() if size != _size(folder / name)]
     if broken:
         raise AssetError(
             f"{len(broken)} downloaded asset files differ from the hub's listing, among them {broken[0]}: "

@@ -17,12 +17,10 @@ import os
 import shutil
 import sys
 import tempfile
-import weakref
 from collections.abc import Iterator
 from importlib import import_module, metadata
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from vla_harness.errors import UserError
 
@@ -76,28 +74,6 @@ def stock_files() -> Path:
         check_version("hf-libero")
         raise UserError(f"The package libero is not importable: run `{INSTALL_COMMANDS['hf-libero']}`.")
     return Path(next(iter(spec.submodule_search_locations))) / "libero"
-
-
-_contexts: weakref.WeakSet[Any] = weakref.WeakSet()
-
-
-def free_at_exit(context: Any) -> None:
-    """Free a robosuite render context at exit, if it still lives then, while EGL does too.
-
-    robosuite terminates EGL in an exit handler and frees contexts in ``__del__``, which comes later and prints an
-    error. Exit handlers run last-in first-out, so registering here, after the context exists, comes before that.
-    """
-    if not _contexts:
-        atexit.register(_free_contexts)
-    _contexts.add(context)
-
-
-def _free_contexts() -> None:
-    while _contexts:
-        context = _contexts.pop()
-        context.gl_ctx.make_current()
-        context.con.free()
-        context.gl_ctx.free()
 
 
 @contextlib.contextmanager

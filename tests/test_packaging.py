@@ -1,0 +1,120 @@
+"""What an installation holds, and what it must not put into anybody's site-packages."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = ("vla_harness", "tformer", "envs", "eval", "servers", "pyproject.toml", "LICENSE", "README.md")
+
+
+def build(source: Path, kind: str, target: Path) -> Path:
+    """Build a "wheel" or "sdist" of the tree ``source`` with the installed setuptools and return its path."""
+    code = f"import sys; from setuptools import build_meta; build_meta.build_{kind}(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", code, str(target)], cwd=source, check=True, capture_output=True, timeout=120)
+    (built,) = target.glob("*.whl" if kind == "wheel" else "*.tar.gz")
+    return built
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the sources, links kept as links, as a clone has them."""
+    copy = tmp_path_factory.mktemp("tree")
+    (copy / "tests").mkdir()
+    (copy / "tests/__init__.py").touch()
+    for name in SOURCES:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, copy / name)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def wheel(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of a clean tree."""
+    return build(tree, "wheel", tmp_path_factory.mktemp("wheel"))
+
+
+def contents(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return {name for name in archive.namelist() if ".dist-info/" not in name}
+
+
+def test_a_wheel_holds_every_module_and_data_file_once_and_nothing_under_a_bare_name(wheel: Path) -> None:
+    names = contents(wheel)
+    assert {name.split("/")[0] for name in names} == {"vla_harness", "tformer"}
+    expected = {str(path.relative_to(ROOT)) for path in (ROOT / "tformer").rglob("*.py")}
+    expected |= {
+        f"vla_harness/{path.relative_to(ROOT / 'vla_harness')}" for path in (ROOT / "vla_harness").glob("*.py")
+    }
+    for folder in ("envs", "eval", "servers"):
+        files = [path for path in (ROOT / folder).rglob("*") if path.is_file() and path.suffix != ".pyc"]
+        expected |= {f"vla_harness/{path.relative_to(ROOT)}" for path in files}
+    assert expected <= names
+    assert "vla_harness/results/report.css" in names
+
+
+def test_a_source_distribution_builds_the_same_wheel(tree: Path, wheel: Path, tmp_path: Path) -> None:
+    (tmp_path / "sdist").mkdir()
+    shutil.unpack_archive(build(tree, "sdist", tmp_path / "sdist"), tmp_path / "unpacked", filter="data")
+    (unpacked,) = (tmp_path / "unpacked").iterdir()
+    (tmp_path / "again").mkdir()
+    assert contents(build(unpacked, "wheel", tmp_path / "again")) == contents(wheel)
+
+
+def test_an_installed_wheel_runs_its_commands_and_registers_its_environments(wheel: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(site)]
+    subprocess.run([*command, str(wheel)], check=True, capture_output=True, timeout=120)
+    code = (
+        "import sys, importlib.metadata as metadata\n"
+        "sys.path.insert(0, sys.argv[1])\n"
+        "import gymnasium\n"
+        "assert 'libero/spatial-v0' in gymnasium.registry\n"
+        "assert not {'mujoco', 'torch', 'robosuite'} & set(sys.modules), 'the registration is not light'\n"
+        "import vla_harness\n"
+        "assert vla_harness.__file__.startswith(sys.argv[1]), vla_harness.__file__\n"
+        "(distribution,) = metadata.distributions(name='vla-harness', path=[sys.argv[1]])\n"
+        "assert distribution.version == vla_harness.__version__\n"
+        "for entry in distribution.entry_points.select(group='console_scripts'):\n"
+        "    try:\n"
+        "        entry.load()(['--help'])\n"
+        "    except SystemExit as left:\n"
+        "        assert not left.code\n"
+    )
+    # -S and -I would hide the dependencies; another folder keeps the checkout out of the path.
+    answer = subprocess.run(
+        [sys.executable, "-c", code, str(site)], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert "--suite" in answer.stdout and "doctor" in answer.stdout
+
+
+def test_the_lock_files_pin_everything_that_the_project_declares() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pins: dict[str, str] = {}
+    for name in ("requirements.lock", "requirements-libero.lock", "requirements-test.lock"):
+        for line in (ROOT / name).read_text().splitlines():
+            if not line.startswith("#"):
+                package, _, version = line.partition("==")
+                assert re.fullmatch(r"[0-9][0-9a-z.]*", version), line
+                assert package not in pins, f"{package} is pinned twice"
+                pins[package] = version
+    declared = [
+        *project["dependencies"],
+        *(need for extra in project["optional-dependencies"].values() for need in extra),
+    ]
+    for need in declared:
+        package = re.split(r"[<>=!~;\s\[]", need)[0].replace("_", "-")
+        assert package in pins, f"{package} is declared and not locked: run `make lock`"
+    assert pins["mujoco"] == "3.3.2" and "mujoco==3.3.2" in project["dependencies"]
+    assert not {"torchvision", "robomimic", "wandb", "thop", "hydra-core"} & set(pins)

@@ -1,0 +1,35 @@
+"""``python -m vla_harness COMMAND``, installed as ``vla-harness``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from .command import DONE, run_command
+from .errors import UserError
+
+COMMANDS = {"doctor": ("vla_harness.doctor", "check versions, rendering, assets, devices and checkpoints")}
+
+_USAGE = "usage: python -m vla_harness COMMAND [--help]\n\ncommands:\n" + "\n".join(
+    f"  {name:<10} {purpose}" for name, (_, purpose) in COMMANDS.items()
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command named first in ``arguments`` (default: the command line's) and return its exit code."""
+    return run_command(lambda: _dispatch(sys.argv[1:] if arguments is None else arguments))
+
+
+def _dispatch(arguments: Sequence[str]) -> int:
+    name, rest = (arguments[0], arguments[1:]) if arguments else ("--help", ())
+    if name in ("--help", "-h"):
+        print(_USAGE)
+        return DONE
+    if name not in COMMANDS:
+        raise UserError(f"There is no command {name!r}: choose from {', '.join(COMMANDS)}.")
+    return int(import_module(COMMANDS[name][0]).main(rest))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
