@@ -78,7 +78,7 @@ def test_an_installed_wheel_runs_its_commands_and_registers_its_environments(whe
     code = (
         "import sys, importlib.metadata as metadata\n"
         "sys.path.insert(0, sys.argv[1])\n"
-        "import gymnasium\n"
+        "import gymnasium, vla_harness.envs\n"
         "assert 'libero/spatial-v0' in gymnasium.registry\n"
         "assert not {'mujoco', 'torch', 'robosuite'} & set(sys.modules), 'the registration is not light'\n"
         "import vla_harness\n"
