@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-if __name__ in ("__main__", "__mp_main__"):  # a checkout whose packages are installed, but not the project itself
+if __name__ == "__main__":  # a checkout whose packages are installed, but not the project itself
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tyro.conf import arg

@@ -24,6 +24,9 @@ def run_command(command: Callable[[], int]) -> int:
 
     Whatever is no UserError, RunFailed or KeyboardInterrupt is a bug and keeps its traceback.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a dash that the terminal cannot show must not cost the table
     try:
         return command()
     except UserError as error:

@@ -414,7 +414,7 @@ PARENT = """
 from tests.vla_harness.test_rollout import *
 if __name__ == "__main__":
     todo = jobs(range(2), range(8), step_s=float(sys.argv[1]))
-    for result in run_episodes(todo, RandomPolicy(), RolloutSettings(CARD, 2), print):
+    for result in run_episodes(todo, RandomPolicy(), RolloutSettings(CARD, 2, silence_s=float(sys.argv[2])), print):
         print(result.key, flush=True)
 """
 
@@ -424,7 +424,7 @@ def test_workers_die_with_a_killed_parent(step_s: float, tmp_path: Path) -> None
     script = tmp_path / "parent.py"
     script.write_text(PARENT)
     with subprocess.Popen(
-        [sys.executable, str(script), str(step_s)],
+        [sys.executable, str(script), str(step_s), "60"],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
@@ -440,6 +440,29 @@ def test_workers_die_with_a_killed_parent(step_s: float, tmp_path: Path) -> None
         parent.send_signal(signal.SIGKILL)
         parent.wait()
         wait_for(lambda: not any(alive(pid) for pid in workers))
+
+
+def test_a_stopped_parent_does_not_take_its_workers_for_hung(tmp_path: Path) -> None:
+    """As after Ctrl-Z and `fg`, or on a machine that slept."""
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    with subprocess.Popen(
+        [sys.executable, str(script), "0.02", "2"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as parent:
+        assert parent.stdout is not None
+        parent.stdout.readline()
+        processes = [parent.pid, *children(parent.pid)]
+        for pid in processes:
+            os.kill(pid, signal.SIGSTOP)
+        time.sleep(3.0)
+        for pid in reversed(processes):
+            os.kill(pid, signal.SIGCONT)
+        printed = parent.stdout.read()
+    assert parent.returncode == 0 and len(printed.splitlines()) == 15 and "loss" not in printed
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:

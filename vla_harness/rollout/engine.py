@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import os
 import queue
-import time
+import threading
 import traceback
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -53,7 +53,8 @@ from .schedule import Schedule, Task
 BROKEN_POLICY = 3
 """Episodes in a row on which a policy fails before it, and not they, is taken for broken."""
 
-_STOPPED_S = 5.0
+TICK_S = 0.5
+"""Seconds between two counts of the workers' silence."""
 
 
 def run_episodes(
@@ -83,6 +84,8 @@ class _Engine:
         self._losses: Counter[str | Task] = Counter()
         self._alone: set[str] = set()
         self._suspects: list[EpisodeResult] = []
+        self._closed = threading.Event()
+        threading.Thread(target=self._count_silence, daemon=True).start()
 
     def results(self) -> Iterator[EpisodeResult]:
         """Yield results until no episode is left."""
@@ -99,6 +102,7 @@ class _Engine:
 
     def close(self) -> None:
         """End all workers."""
+        self._closed.set()
         for worker in self._workers:
             worker.kill(grace_s=0.0)
         self._workers.clear()
@@ -126,7 +130,7 @@ class _Engine:
         """Take the job from ``worker`` and return it; the policy forgets the episode."""
         job = worker.job
         assert job is not None
-        worker.job, worker.asking = None, False
+        worker.job = None
         self._questions.pop(worker, None)
         self._policy.forget(str(job.key))
         return job
@@ -136,9 +140,8 @@ class _Engine:
 
     def _hear(self) -> None:
         """Take all that the workers said; wait for something unless there are questions to answer already."""
-        before = time.monotonic()
         try:
-            event = self._events.get(block=not self._questions, timeout=1.0)
+            event = self._events.get(block=not self._questions, timeout=TICK_S)
             while True:
                 worker, message = event
                 if worker in self._workers:  # else it was replaced, and this is an old message
@@ -146,9 +149,6 @@ class _Engine:
                 event = self._events.get_nowait()
         except queue.Empty:
             pass
-        if time.monotonic() - before > _STOPPED_S:  # this process was stopped itself, so silence says nothing
-            for worker in self._workers:
-                worker.heard = time.monotonic()
 
     def _handle(self, worker: WorkerProcess, message: WorkerMessage) -> None:
         match message:
@@ -176,11 +176,22 @@ class _Engine:
             case Gone():
                 self._lose(worker, f"its worker {worker.kill()}")
 
+    def _count_silence(self) -> None:
+        """Count how long each worker has been silent though it has something to do; runs in a thread of its own.
+
+        Counted, and not read from a clock: while this process itself is stopped, or the machine sleeps, or the policy
+        computes for minutes, nobody is taken for hung who is not.
+        """
+        while not self._closed.wait(TICK_S):
+            for worker in list(self._workers):
+                if worker.job is not None and not worker.asking:
+                    worker.silent_s += TICK_S
+
     def _watch(self) -> None:
-        """Replace workers that are silent though they have something to do."""
+        """Replace workers that have been silent for too long."""
         for worker in list(self._workers):
             limit = self._settings.build_s if worker.building else self._settings.silence_s
-            if worker.job is not None and not worker.asking and time.monotonic() - worker.heard > limit:
+            if worker.job is not None and worker.silent_s > limit:
                 worker.kill(grace_s=0.0)
                 self._lose(worker, f"its worker was silent for {limit:g} seconds")
 
@@ -224,8 +235,6 @@ class _Engine:
         self._suspects.clear()
         for worker, chunk in zip(batch, actions, strict=True):
             del self._questions[worker]
-            worker.asking = False
-            worker.heard = time.monotonic()
             worker.send(Act(chunk))
 
     def _next_batch(self) -> list[WorkerProcess]:
@@ -240,7 +249,7 @@ class _Engine:
 
     def _act(self, observations: Sequence[Observation]) -> np.ndarray:
         spec = self._policy.spec
-        actions = np.asarray(self._policy.act(observations))
+        actions = np.asarray(self._policy.act(observations), np.float32)
         wanted = (len(observations), spec.horizon, spec.action.dim)
         if actions.shape != wanted:
             raise ValueError(f"the policy {spec.name!r} returned actions of shape {actions.shape}, not {wanted}")

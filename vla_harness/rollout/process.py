@@ -7,7 +7,6 @@ import os
 import queue
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
@@ -29,13 +28,13 @@ class WorkerProcess:
     the policy computes.
 
     job: what it plays; None while it is idle. building: it has not said yet that the job's environment stands.
-    asking: it waits for actions, so silence is the engine's fault. heard: when it last said something.
+    asking: it waits for actions. silent_s: seconds since it last said something, counted up by the engine.
     """
 
     def __init__(self, setup: WorkerSetup, events: queue.SimpleQueue[tuple[WorkerProcess, WorkerMessage]]) -> None:
         self.job: EpisodeJob | None = None
         self.building = self.asking = False
-        self.heard = time.monotonic()
+        self.silent_s = 0.0
         self.task: tuple[str, int] | None = None
         """The task whose environment it keeps, or is building."""
         context = multiprocessing.get_context("spawn")
@@ -54,12 +53,12 @@ class WorkerProcess:
 
     def give(self, job: EpisodeJob) -> None:
         """Have the worker play ``job``."""
-        self.job, self.task, self.building, self.asking = job, job.task, True, False
-        self.heard = time.monotonic()
+        self.job, self.task, self.building = job, job.task, True
         self.send(job)
 
     def send(self, message: EngineMessage) -> None:
         """Send a message; one to a dead worker is dropped, because its ``Gone`` is on the way."""
+        self.asking, self.silent_s = False, 0.0
         with suppress(OSError):
             self._connection.send(message)
 
@@ -81,7 +80,7 @@ class WorkerProcess:
             except Exception:  # the end of the pipe, also in the middle of a message
                 self._events.put((self, Gone()))
                 return
-            self.heard = time.monotonic()
+            self.silent_s = 0.0
             self._events.put((self, message))
 
 
