@@ -5,7 +5,7 @@ Lengths are metres in the world frame, z up. Boxes are the collision boxes of a 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,11 +22,21 @@ HAND_HEIGHT = 0.031
 OPEN_WIDTH = 0.078
 """Distance between the finger pads when the gripper is open."""
 
-_REACH = 0.67
-"""Farthest the wrist may be from the shoulder: the Panda's arm is straight at 0.719, and weak shortly before."""
+# The Panda's arm as two links in a vertical plane: shoulder (joint 2), elbow (joint 4), wrist (joint 6). The elbow lies
+# 0.0825 m beside both links. The shoulder is given from the robot's base, the wrist in the grip site's frame.
+_SHOULDER = np.array([0.0, 0.0, 0.333])
+_WRIST = np.array([0.0, -0.088, -0.2035])
+_UPPER_ARM, _FOREARM = np.hypot(0.316, 0.0825), np.hypot(0.384, 0.0825)
+_ELBOW_OFFSET = np.arctan2(0.0825, 0.384)
 
-_SHOULDER = np.array([0.0, 0.0, 0.333])  # from the robot's base, on the axis of joints 1 and 2
-_WRIST = np.array([0.0, -0.088, -0.2035])  # axis of joint 6, in the grip site's frame
+_REACH = 0.67
+"""Farthest the wrist may be from the shoulder: the arm is straight at 0.719, and weak shortly before."""
+
+_LIFT = 0.08
+"""How far above a place the hand must still be able to stand."""
+
+_WRIST_BEND = 0.35
+"""Least angle, in radians, between forearm and hand: at zero the axes of joints 5 and 7 fall together."""
 
 
 def facing_down(yaw: float) -> np.ndarray:
@@ -38,20 +48,36 @@ def facing_down(yaw: float) -> np.ndarray:
     return np.array([[-sin, cos, 0.0], [cos, sin, 0.0], [0.0, 0.0, -1.0]])
 
 
-def leaning(scene: Scene, yaw: float, positions: Sequence[np.ndarray]) -> np.ndarray:
-    """Return a rotation like ``facing_down(yaw)``, leaning out as little as lets the arm reach all ``positions``.
+def leaning(scene: Scene, yaw: float, position: np.ndarray) -> np.ndarray:
+    """Return a rotation like ``facing_down(yaw)``, leaning as little as lets the arm hold ``position`` well.
 
-    The farther a place, the more the hand must point outwards, so that the wrist stays nearer to the robot.
+    Far away the hand leans out, so that the wrist stays nearer to the robot and the arm bent; close by it leans in, so
+    that hand and forearm don't align. Stretched or aligned, the controller no longer moves the hand where it should.
     """
     shoulder = scene["robot_base"] + _SHOULDER
-    away = np.mean(positions, axis=0)[:2] - shoulder[:2]
-    axis = np.array([away[1], -away[0], 0.0]) / np.linalg.norm(away)
-    rotation = facing_down(yaw)
-    for lean in np.arange(0.0, 0.75, 0.05):
+    away = (position - shoulder)[:2] / np.linalg.norm((position - shoulder)[:2])
+    axis = np.array([away[1], -away[0], 0.0])
+    for lean in sorted(np.linspace(-0.7, 0.7, 29), key=abs):
         rotation = Rotation.from_rotvec(lean * axis).as_matrix() @ facing_down(yaw)
-        if all(np.linalg.norm(place + rotation @ _WRIST - shoulder) < _REACH for place in positions):
-            break
-    return rotation
+        wrist = position + rotation @ _WRIST - shoulder
+        bend = _wrist_bend(np.linalg.norm(wrist[:2]), wrist[2], lean)
+        if bend > _WRIST_BEND and stretch(scene, position + [0, 0, _LIFT], rotation) < _REACH:
+            return rotation
+    return facing_down(yaw)
+
+
+def stretch(scene: Scene, position: np.ndarray, rotation: np.ndarray) -> float:
+    """Return the distance from shoulder to wrist when the grip site has the given pose."""
+    return float(np.linalg.norm(position + rotation @ _WRIST - scene["robot_base"] - _SHOULDER))
+
+
+def _wrist_bend(out: float, up: float, lean: float) -> float:
+    """Return the angle between forearm and hand for a wrist ``out`` and ``up`` from the shoulder; pi less joint 6."""
+    distance = np.hypot(out, up)
+    cosine = (_UPPER_ARM**2 + distance**2 - _FOREARM**2) / (2 * _UPPER_ARM * distance)
+    raised = np.arctan2(up, out) + np.arccos(np.clip(cosine, -1, 1))
+    forearm = np.arctan2(up - _UPPER_ARM * np.sin(raised), out - _UPPER_ARM * np.cos(raised)) - _ELBOW_OFFSET
+    return float(forearm - (lean - np.pi / 2))
 
 
 def gripper_points(width: float) -> np.ndarray:
@@ -128,3 +154,24 @@ def clearance(shapes: Mapping[str, np.ndarray], points: np.ndarray) -> float:
     beyond = local - shapes["half_size"][near][:, None]
     outside = np.sqrt(np.square(np.maximum(beyond, 0)).sum(axis=-1))
     return float((outside + np.minimum(beyond.max(axis=-1), 0)).min())
+
+
+def way_out(scene: Scene, name: str) -> np.ndarray:
+    """Return the shortest level shift, (3,), after which nothing overhangs the object; zero if nothing does now.
+
+    Something overhangs when it is wholly above the object and less than 1 cm beside it, seen from above.
+    """
+    shapes = scene["objects"][name]["boxes"]
+    signs = np.stack(np.meshgrid(*[(-1, 1)] * 3, indexing="ij"), axis=-1).reshape(-1, 1, 3)
+    outline = shapes["center"] + ((signs * shapes["half_size"])[..., None, :] * shapes["axes"]).sum(axis=-1)
+    outline = outline.reshape(-1, 3)
+    others = boxes(scene, ignored=(name,))
+    above = corners(others)[0][:, 2] > outline[:, 2].max() - 0.01
+    center, axes, half = others["center"][above], others["axes"][above], others["half_size"][above]
+    for length in np.arange(0.0, 0.06, 0.005):
+        for angle in np.arange(16) * (np.pi / 8):
+            shift = length * np.array([np.cos(angle), np.sin(angle), 0.0])
+            away = (outline + shift - center[:, None]) * [1, 1, 0]
+            if not (np.abs(away @ axes) < half[:, None] + 0.01).all(axis=-1).any():
+                return shift
+    return np.zeros(3)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .geometry import FINGER_REACH, OPEN_WIDTH, Scene, boxes, clearance, gripper_points, leaning, vertical_range
+from .geometry import FINGER_REACH, OPEN_WIDTH, Scene, boxes, clearance, gripper_points, leaning, stretch, vertical_range
 
 @dataclass(frozen=True)
 class Rim:
@@ -40,10 +40,14 @@ GRASPS: dict[str, Rim | Sides] = {
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to grasp: the pose of the grip site, the opening between the fingers, and how good that is."""
+    """One way to grasp: the pose of the grip site, the opening between the fingers, and how good that is.
+
+    rotation is for the grasp, release for where the object is put down.
+    """
 
     position: np.ndarray
     rotation: np.ndarray
+    release: np.ndarray
     width: float
     score: float
 
@@ -52,7 +56,8 @@ def candidates(scene: Scene, name: str, destination: np.ndarray) -> list[Candida
     """Return the grasps of an object, best first.
 
     The best ones leave the open gripper room beside everything else, both where the object is and at ``destination``
-    (where its body will be put down), and turn the hand little. A gripper that is only half open goes where an open
+    (where its body will be put down), turn the hand little and
+    stretch the arm little. A gripper that is only half open goes where an open
     one has no room.
     """
     obj = scene["objects"][name]
@@ -66,12 +71,16 @@ def candidates(scene: Scene, name: str, destination: np.ndarray) -> list[Candida
     for xy, yaw in poses:
         yaw = (yaw + np.pi / 2) % np.pi - np.pi / 2  # the fingers are alike, so half a turn changes nothing
         position = np.array([*xy, height])
-        rotation = leaning(scene, yaw, [position, position + carried])
+        rotation, release = leaning(scene, yaw, position), leaning(scene, yaw, position + carried)
+        strain = 5 * max(0.0, stretch(scene, position, rotation) - 0.6)
         for width in grasp.widths:
-            points = position + gripper_points(width) @ rotation.T
-            room = min(clearance(others, points), clearance(others, points + carried))
-            score = 50 * min(room, 0.015) - 0.3 * abs(yaw)
-            found.append(Candidate(position, rotation, width, score))
+            points = gripper_points(width)
+            room = min(
+                clearance(others, position + points @ rotation.T),
+                clearance(others, position + carried + points @ release.T),
+            )
+            score = 50 * min(room, 0.015) - 0.3 * abs(yaw) - strain
+            found.append(Candidate(position, rotation, release, width, score))
             if room > 0.01:
                 break
     return sorted(found, key=lambda candidate: -candidate.score)

@@ -20,7 +20,7 @@ OPEN, CLOSED = 0.1, -0.1
 """Widths, in metres, beyond what the fingers can do: open and close with all force."""
 
 _METRES, _RADIANS = 0.05, 0.5
-_GAIN = 1.6
+_GAIN = 2.5
 _MARGIN = 0.02
 _GRIPPER_RADIUS = 0.06
 _APART = np.array([1.0, -1.0])  # finger joints -> distance between the pads
@@ -60,12 +60,12 @@ def reach(
 ) -> Motion:
     """Move straight to ``goal(scene)`` until within ``tolerance`` metres of it and at rest, for at most ``limit`` steps.
 
-    At rest means slower than ``tolerance`` in two steps: a stretched arm swings past its goal and back.
+    At rest means slower than a quarter of ``tolerance`` a step: a stretched arm swings past its goal and back.
     """
     before = np.full(3, np.inf)
     for _ in range(limit):
         target, here = goal(scene), scene["end_effector"]["position"]
-        settled = np.linalg.norm(here - before) < tolerance / 2
+        settled = np.linalg.norm(here - before) < tolerance / 4
         if settled and np.linalg.norm(target - here) < tolerance and turned(scene, rotation) < 0.1:
             break
         before = here

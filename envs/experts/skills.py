@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .geometry import FINGER_REACH, HAND_HEIGHT, Scene, highest_near, surface, vertical_range
+from .geometry import FINGER_REACH, HAND_HEIGHT, Scene, highest_near, surface, vertical_range, way_out
 from .grasps import candidates
 from .motion import CLOSED, OPEN, Motion, reach, squeeze, travel
 
@@ -42,8 +42,12 @@ def place(scene: Scene, name: str, target: str, attempt: int) -> Motion:
         return now["objects"][name]["position"] + offset
 
     scene = yield from travel(scene, lambda now: grip(now) + [0, 0, 0.05], rotation, way.width, hanging=FINGER_REACH)
-    scene = yield from reach(scene, lambda _: way.position, rotation, way.width, speed=0.5)
+    scene = yield from reach(scene, lambda _: way.position, rotation, way.width, speed=0.4)
     scene = yield from squeeze(scene, CLOSED, rotation, limit=15)
+    shift = way_out(scene, name)
+    if shift.any():
+        freed = scene["end_effector"]["position"] + shift
+        scene = yield from reach(scene, lambda _: freed, rotation, CLOSED, limit=15, speed=0.4)
     held = scene["objects"][name]["position"] - scene["end_effector"]["position"]
     above = scene["end_effector"]["position"] + [0, 0, 0.06]
     scene = yield from reach(scene, lambda _: above, rotation, CLOSED, tolerance=0.03, speed=0.6)
@@ -63,22 +67,22 @@ def place(scene: Scene, name: str, target: str, attempt: int) -> Motion:
     scene = yield from travel(
         scene,
         lambda now: over(now) + [0, 0, 0.03],
-        rotation,
+        way.release,
         CLOSED,
         hanging=hanging,
         ignored=(name,),
         keep=carried,
     )
     if not carried(scene):
-        return (yield from retreat(scene, rotation))
+        return (yield from retreat(scene, way.release))
 
     def down(now: Scene) -> np.ndarray:
         goal = over(now)
         lowest = highest_near(now, goal, goal, _HAND_RADIUS, (name,)) - HAND_HEIGHT + 0.005
         return np.array([*goal[:2], max(goal[2], lowest)])
 
-    scene = yield from reach(scene, down, rotation, CLOSED, tolerance=0.004, limit=30, speed=0.6)
-    return (yield from retreat(scene, rotation))
+    scene = yield from reach(scene, down, way.release, CLOSED, tolerance=0.004, limit=30, speed=0.6)
+    return (yield from retreat(scene, way.release))
 
 
 def retreat(scene: Scene, rotation: np.ndarray) -> Motion:
