@@ -210,8 +210,11 @@ def test_a_slow_simulator_is_not_taken_for_a_hung_one() -> None:
 
 
 def test_a_slow_policy_is_not_taken_for_a_hung_worker() -> None:
-    (result,) = play(jobs([0], [0]), Reacher(fault=lambda batch: time.sleep(1.5)), silence_s=1.0).values()
-    assert (result.attempts, result.outcome) == (1, "success") and min(result.policy_ms) > 1500
+    def fault(batch: Sequence[Observation]) -> None:
+        time.sleep(2.5 if batch[0].step == 4 else 0.0)
+
+    (result,) = play(jobs([0], [0]), Reacher(fault), silence_s=1.0).values()
+    assert (result.attempts, result.outcome) == (1, "success") and result.policy_ms[1] > 2500
 
 
 def test_an_episode_that_always_kills_its_worker_is_an_error(expected: dict[str, EpisodeResult]) -> None:
@@ -413,7 +416,7 @@ def test_workers_use_one_blas_thread_and_this_process_keeps_its_own(monkeypatch:
 PARENT = """
 from tests.vla_harness.test_rollout import *
 if __name__ == "__main__":
-    todo = jobs(range(2), range(8), step_s=float(sys.argv[1]))
+    todo = jobs(range(2), range(3), step_s=float(sys.argv[1]))
     for result in run_episodes(todo, RandomPolicy(), RolloutSettings(CARD, 2, silence_s=float(sys.argv[2])), print):
         print(result.key, flush=True)
 """
@@ -462,7 +465,7 @@ def test_a_stopped_parent_does_not_take_its_workers_for_hung(tmp_path: Path) -> 
         for pid in reversed(processes):
             os.kill(pid, signal.SIGCONT)
         printed = parent.stdout.read()
-    assert parent.returncode == 0 and len(printed.splitlines()) == 15 and "loss" not in printed
+    assert parent.returncode == 0 and len(printed.splitlines()) == 5 and "loss" not in printed
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:
