@@ -112,10 +112,10 @@ def test_a_run_leaves_its_folder_and_prints_its_choices_and_its_table(whole: Pat
 
 def test_replay_repeats_a_run_and_films_it(whole: Path, tmp_path: Path) -> None:
     done = run(
-        [*TOY[:-1], "replay"], "--checkpoint", whole, "--trials", 8, "--video", "all", "--out", tmp_path / "again"
+        [*TOY[:-1], "replay"], "--checkpoint", whole, "--trials", 2, "--video", "all", "--out", tmp_path / "again"
     )
     assert done.returncode == 0, done.stderr
-    assert substance(tmp_path / "again") == substance(whole)
+    assert len(rows(tmp_path / "again")) == 4 and substance(tmp_path / "again").items() <= substance(whole).items()
     assert all((tmp_path / "again" / result.video).is_file() for result in read_run(tmp_path / "again").results)
 
 
