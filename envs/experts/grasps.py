@@ -95,7 +95,11 @@ def _around_rim(obj: Scene, grasp: Rim) -> list[tuple[np.ndarray, float]]:
 
 
 def _across(obj: Scene, grasp: Sides) -> list[tuple[np.ndarray, float]]:
-    """Return (xy, yaw) over the middle, the fingers moving along the narrow horizontal sides."""
+    """Return (xy, yaw) over the body, the fingers moving along the narrow horizontal sides.
+
+    Where other things are in the hand's way, it helps to grip off the middle, or twisted: the fingers then turn the
+    object between them.
+    """
     center = (obj["position"] + obj["rotation"] @ obj["bounds"].mean(axis=0))[:2]
     if grasp.round:
         return [(center, angle) for angle in np.arange(12) * (np.pi / 12)]
@@ -103,5 +107,13 @@ def _across(obj: Scene, grasp: Sides) -> list[tuple[np.ndarray, float]]:
     upright = int(np.argmax(np.abs(obj["rotation"][2])))
     sides = [axis for axis in range(3) if axis != upright]
     fitting = [axis for axis in sides if width[axis] < OPEN_WIDTH - 0.004] or [min(sides, key=lambda axis: width[axis])]
-    directions = [obj["rotation"][:2, axis] for axis in fitting]
-    return [(center, float(np.arctan2(y, x)) - np.pi / 2) for x, y in directions]
+    poses = []
+    for axis in fitting:
+        x, y = obj["rotation"][:2, axis]
+        other = sides[1 - sides.index(axis)]
+        for offset in (0.0, 0.25, -0.25):
+            xy = center + offset * width[other] * obj["rotation"][:2, other]
+            for twist in (0.0, 0.3, -0.3, 0.6, -0.6):
+                if abs(twist) * width[other] / 2 + width[axis] < OPEN_WIDTH - 0.004:
+                    poses.append((xy, float(np.arctan2(y, x)) - np.pi / 2 + twist))
+    return poses or [(center, float(np.arctan2(y, x)) - np.pi / 2)]

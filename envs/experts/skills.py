@@ -9,6 +9,7 @@ from .grasps import candidates
 from .motion import CLOSED, OPEN, Motion, reach, squeeze, travel
 
 _HAND_RADIUS = 0.11
+_HOVER = 0.05
 
 
 def resting_place(scene: Scene, name: str, target: str) -> np.ndarray:
@@ -41,8 +42,8 @@ def place(scene: Scene, name: str, target: str, attempt: int) -> Motion:
     def grip(now: Scene) -> np.ndarray:
         return now["objects"][name]["position"] + offset
 
-    scene = yield from travel(scene, lambda now: grip(now) + [0, 0, 0.05], rotation, way.width, hanging=FINGER_REACH)
-    scene = yield from reach(scene, lambda _: way.position, rotation, way.width, speed=0.4)
+    scene = yield from travel(scene, lambda now: grip(now) + [0, 0, _HOVER], rotation, way.width, hanging=FINGER_REACH)
+    scene = yield from reach(scene, lambda now: funnel(now, way.position), rotation, way.width, speed=0.5)
     scene = yield from squeeze(scene, CLOSED, rotation, limit=15)
     shift = way_out(scene, name)
     if shift.any():
@@ -83,6 +84,12 @@ def place(scene: Scene, name: str, target: str, attempt: int) -> Motion:
 
     scene = yield from reach(scene, down, way.release, CLOSED, tolerance=0.004, limit=30, speed=0.6)
     return (yield from retreat(scene, way.release))
+
+
+def funnel(scene: Scene, position: np.ndarray) -> np.ndarray:
+    """Return ``position``, raised while the hand is beside it, so that the fingers come down where they should."""
+    beside = float(np.linalg.norm((position - scene["end_effector"]["position"])[:2]))
+    return position + [0, 0, min(_HOVER, 4 * max(0.0, beside - 0.005))]
 
 
 def retreat(scene: Scene, rotation: np.ndarray) -> Motion:
