@@ -1,4 +1,4 @@
-"""Finds the benchmark's meshes and textures: a given folder or $LIBERO_ASSETS, the hub's cache, the hub."""
+"""Finds the benchmark's meshes and textures: a folder, the hub's cache, the hub, or else generated stand-ins."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from vla_harness.errors import AssetError
+
+from .standins import standin_assets, standin_digest
 
 HUB_REPOSITORY = "lerobot/libero-assets"
 FOLDERS = (
@@ -35,7 +37,7 @@ class AssetSource:
 
     kind: "path" (a folder the user named), "hub" (downloaded from the hub, now or before) or "primitive" (stand-ins).
     digest: sha256 of the names and sizes of the files the benchmark loads; equal digests mean the same files, up to
-        edits that keep a file's size.
+        edits that keep a file's size. Of stand-ins: sha256 of what they are generated from.
     revision: the hub's commit; "" for a folder.
     """
 
@@ -57,17 +59,28 @@ class AssetSource:
 def resolve_assets(choice: str) -> AssetSource:
     """Return the assets that ``--assets choice`` means.
 
-    choice: "auto" ($LIBERO_ASSETS if it is set, else as "hub"), "hub" (the hub's cache, else a download, with progress
-    on standard error), "primitive" (generated stand-ins), or a folder.
-    Raises AssetError when a folder is incomplete or the hub cannot be reached, which takes at most ten seconds.
+    choice: "auto" ($LIBERO_ASSETS if it is set, else as "hub", else as "primitive" with a line on standard error),
+    "hub" (the hub's cache, else a download, with progress on standard error), "primitive" (stand-ins, generated in
+    seconds), or a folder.
+    Raises AssetError when a folder is incomplete or, for "hub", the hub cannot be reached, which takes at most ten
+    seconds.
     """
-    return local_assets(choice) or _download()
+    if source := local_assets(choice):
+        return source
+    try:
+        listed = ask_hub()
+    except AssetError as error:
+        if choice != "auto":
+            raise
+        print(f"Playing on generated stand-in assets, and every result will say so. {error}", file=sys.stderr)
+        return _stand_ins()
+    return _download(listed)
 
 
 def local_assets(choice: str) -> AssetSource | None:
     """Return what ``resolve_assets(choice)`` finds on this machine; None where it would download. No network."""
     if choice == "primitive":
-        raise AssetError(f"Generated stand-in assets are not built yet: {_POINT}, or use --assets hub.")
+        return _stand_ins()
     if choice == "hub":
         return _from_cache()
     if choice != "auto":
@@ -93,6 +106,8 @@ def _from_folder(folder: Path) -> AssetSource:
     folder = folder.expanduser().resolve()
     if not folder.is_dir():
         raise AssetError(f"There is no asset folder {folder}: {_POINT}, or use --assets hub.")
+    if digest := standin_digest(folder):
+        return AssetSource("primitive", folder, digest)
     absent = [name for name in FOLDERS if not (folder / name).is_dir()]
     if absent:
         raise AssetError(f"{folder} is not LIBERO's asset folder: name the one that holds {', '.join(absent)}.")
@@ -142,11 +157,16 @@ def ask_hub() -> dict[str, int]:
     return {name: listed[name] for name in required_files()}
 
 
-def _download() -> AssetSource:
-    """Download the required files into the hub's cache and check every size against the hub's listing."""
+def _stand_ins() -> AssetSource:
+    folder = standin_assets()
+    return AssetSource("primitive", folder, standin_digest(folder) or "")
+
+
+def _download(listed: dict[str, int]) -> AssetSource:
+    """Download what ``ask_hub`` listed into the hub's cache and check every size against it."""
     from huggingface_hub import constants, snapshot_download
 
-    hub, listed = constants.ENDPOINT, ask_hub()
+    hub = constants.ENDPOINT
     megabytes = sum(listed.values()) / 1e6
     print(f"Downloading LIBERO's assets, {len(listed)} files, {megabytes:.0f} MB, from {hub}.", file=sys.stderr)
     try:

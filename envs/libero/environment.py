@@ -74,12 +74,15 @@ class LiberoEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         self._frame_cameras = cameras if observations == "always" else ()
 
         choose_gl_backend()  # before mujoco is imported
-        stock_envs = import_libero(resolve_assets(assets).path)
+        source = resolve_assets(assets)
+        stock_envs = import_libero(source.path)
         from ..renderer import Renderer
+        from ..standins.robot import use_light_robot
         from .episode import LiberoEpisodes
         from .scene import SceneReader
 
-        self._episodes = LiberoEpisodes(stock_envs, tasks[task].bddl_file)
+        edit_xml = use_light_robot(source.path) if source.kind == "primitive" else None
+        self._episodes = LiberoEpisodes(stock_envs, tasks[task].bddl_file, edit_xml)
         self.model, self.data = self._episodes.model, self._episodes.data  # mujoco's own, as gymnasium's MujocoEnv has
         self._make_renderer = lambda: Renderer(self._episodes.model)
         self._renderer: Renderer | None = None
@@ -101,15 +104,14 @@ class LiberoEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
             index = int(self.np_random.integers(self.initial_states))
         if not 0 <= index < self.initial_states:
             raise UserError(
-                f"Task {self.task_name!r} has initial states 0 to {self.initial_states - 1}, not {index}: ask for fewer trials."
+                f"Task {self.task_name!r} has initial states 0 to {self.initial_states - 1}, not {index}: "
+                "ask for fewer trials."
             )
         fixture_seed = seed if seed is not None else int(self.np_random.integers(2**31))
         self._episodes.reset(fixture_seed, self._initial_states[index])
         return self._observation(), {"initial_state": index, "success": False}
 
-    def step(
-        self, action: NDArray[np.float32]
-    ) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
+    def step(self, action: NDArray[np.float32]) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
         """Advance by one action; see the class."""
         success = self._episodes.step(np.asarray(action, np.float64))
         return self._observation(), float(success), success, False, {"success": success}

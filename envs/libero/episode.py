@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,16 @@ from ..stepping.osc import OscStepper
 class LiberoEpisodes:
     """Holds one task's simulation; ``reset`` starts an episode, ``step`` advances it.
 
-    The stock environment loads its XML again and builds a GL context at each reset. Here the compiled model is kept, and
-    a reset puts back what an episode changes: the data, the poses of fixtures (drawn again at each reset, and no part
-    of the stored initial states), visibilities, the gripper's command. Every episode equals the first episode of a
-    fresh stock ``OffScreenRenderEnv`` after ``seed(seed)``, ``reset()``, ``set_init_state(state)``.
+    The stock environment loads its XML again and builds a GL context at each reset. Here the compiled model is kept,
+    and a reset puts back what an episode changes: the data, the poses of fixtures (drawn again at each reset, and no
+    part of the stored initial states), visibilities, the gripper's command. Every episode equals the first episode of
+    a fresh stock ``OffScreenRenderEnv`` after ``seed(seed)``, ``reset()``, ``set_init_state(state)``.
 
     stock_envs: the module ``libero.libero.envs``, from ``import_libero``. bddl_file: the task's description.
+    edit_xml: changes the model's XML before it is compiled.
     """
 
-    def __init__(self, stock_envs: Any, bddl_file: Path) -> None:
+    def __init__(self, stock_envs: Any, bddl_file: Path, edit_xml: Callable[[str], str] | None = None) -> None:
         from libero.libero.envs.env_wrapper import ControlEnv
 
         # Without a renderer: frames come from ``envs.renderer``, when somebody asks.
@@ -41,6 +43,7 @@ class LiberoEpisodes:
             for name, obj in group.items()
         }
         # The constructor has reset once and moved fixtures: compile again to have the model as a reset finds it.
+        self.problem.set_xml_processor(edit_xml)
         self.problem._initialize_sim()
         self.model = self.problem.sim.model._model
         self.data = self.problem.sim.data._data
@@ -59,8 +62,8 @@ class LiberoEpisodes:
         random_state = np.random.get_state()
         try:
             np.random.seed(seed)
-            # Each load of the stock problem, one in its constructor and one per reset, lists the samplers of drawers and
-            # knobs once more, and every listing draws.
+            # Each load of the stock problem, one in its constructor and one per reset, lists the samplers of drawers
+            # and knobs once more, and every listing draws.
             loads = 2
             while True:
                 self.problem.object_property_initializers = self._property_initializers * loads

@@ -8,21 +8,20 @@ sets them and changes nothing in their code.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import hashlib
 import importlib.util
 import json
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from importlib import import_module, metadata
 from pathlib import Path
 from types import ModuleType
 
 from vla_harness.errors import UserError
+
+from ..cache import cached_folder
 
 REQUIRED_VERSIONS = {"mujoco": "3.3.2", "robosuite": "1.4.0", "hf-libero": "0.1.4", "bddl": "1.0.1"}
 """Other releases change contacts or pixels, and with them the scores (mujoco 3.4.0 moves the stored initial states)."""
@@ -96,24 +95,8 @@ def _configuration_folder() -> Path:
     folders = {"bddl_files": "bddl_files", "init_states": "init_files", "datasets": "../datasets", "assets": "assets"}
     # JSON is YAML.
     text = json.dumps({"benchmark_root": str(root), **{key: str(root / value) for key, value in folders.items()}})
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "vla_harness" / f"libero-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-    try:
-        if not (folder / "config.yaml").is_file():
-            folder.mkdir(parents=True, exist_ok=True)
-            _write_whole(folder / "config.yaml", text)
-    except OSError:  # a home that cannot be written to
-        folder = Path(tempfile.mkdtemp(prefix="vla_harness-"))
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        _write_whole(folder / "config.yaml", text)
-    return folder
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write ``path`` so that another process sees the whole file or none."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-        file.write(text)
-    os.replace(file.name, path)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return cached_folder(f"libero-{digest}", lambda folder: (folder / "config.yaml").write_text(text, "utf-8"))
 
 
 @contextlib.contextmanager
