@@ -30,7 +30,7 @@ $(VENV)/.installed: requirements.lock requirements-libero.lock pyproject.toml | 
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing the pinned packages into $(VENV); this takes a minute or two."
 	$(PIP) install -r requirements.lock
-	$(PIP) install --no-deps -r requirements-libero.lock
+	$(PIP) install --no-deps --use-pep517 -r requirements-libero.lock
 	$(PIP) install --no-deps --editable .
 	@touch $@
 
