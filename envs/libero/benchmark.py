@@ -62,8 +62,7 @@ def suite_tasks(suite: str) -> tuple[LiberoTask, ...]:
 def _instruction(name: str) -> str:
     """Return the words of a task's name, without the scene prefix that libero_10 and libero_90 put before them."""
     if name[0].isupper():
-        scene, _, rest = name.partition("SCENE")
-        name = rest.partition("_")[2]
+        name = name.partition("SCENE")[2].partition("_")[2]
     return name.replace("_", " ")
 
 

@@ -1,14 +1,14 @@
 """MuJoCo's C functions, callable from numba-compiled code.
 
-The compiled loop takes the functions' addresses as arguments instead of closing over them, so that numba can cache it on
-disk: a closure over a ctypes function cannot be cached, and compiling takes many seconds per process.
+The compiled loop takes the functions' addresses as arguments instead of closing over them, so that numba can cache it
+on disk: a closure over a ctypes function cannot be cached, and compiling takes many seconds per process.
 """
 
 from __future__ import annotations
 
 import ctypes
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mujoco
 from llvmlite import ir
@@ -51,8 +51,7 @@ def mujoco_functions() -> MujocoFunctions:
     )
 
 
-@intrinsic
-def call(typingctx, address, arguments):  # type: ignore[no-untyped-def]
+def _call(typingctx, address, arguments):  # type: ignore[no-untyped-def]
     """Call the C function ``void f(...)`` at ``address`` with a tuple of int64 arguments (pointers or C ints).
 
     Passing a C int as 64 bits is sound where arguments travel in registers (x86-64 and AArch64: at most 6 here).
@@ -66,3 +65,6 @@ def call(typingctx, address, arguments):  # type: ignore[no-untyped-def]
         return context.get_dummy_value()
 
     return types.void(types.int64, arguments), codegen
+
+
+call: Any = intrinsic(_call)

@@ -1,9 +1,9 @@
 """One control step of robosuite's OSC_POSE controller as a single compiled loop over MuJoCo's substeps.
 
-robosuite 1.4.0 runs, for each of 25 substeps: ``mj_forward``; the controller, which runs ``mj_forward`` again before it
-reads the arm (once per control step it skips this, when its reading is fresh from a reset); ``mj_step``. All passes of a
-substep see the same positions, velocities and forces, so one pass over them serves all. Their constraint solves cannot
-be dropped as well: each moves the solver's warm start, and with it the last bits of the next. So the loop here is
+robosuite 1.4.0 runs, for each of 25 substeps: ``mj_forward``; the controller, which runs ``mj_forward`` again before
+it reads the arm (not in the first substep after a reset, where its reading counts as fresh); ``mj_step``. All passes of
+a substep see the same positions, velocities and forces, so one pass over them serves all. Their constraint solves
+cannot be dropped as well: each moves the solver's warm start, and with it the last bits of the next. So the loop is
 
     mj_step1, actuation and acceleration, one constraint solve per pass that robosuite makes,
     controller, actuation and acceleration under the new torques, constraint solve, mj_Euler

@@ -51,7 +51,7 @@ def milliseconds(function: Callable[[], Any]) -> float:
 
 def bench(config: LiberoStepBench) -> int:
     """Measure and print a Markdown table."""
-    ours = gymnasium.make(
+    ours: Any = gymnasium.make(
         f"vla_harness.envs:libero/{config.suite}-v0",
         task=config.task,
         observations="on_request",
@@ -70,7 +70,7 @@ def bench(config: LiberoStepBench) -> int:
     stock = OffScreenRenderEnv(
         bddl_file_name=str(entry.bddl_file), camera_heights=config.size, camera_widths=config.size
     )
-    model, data = ours.model, ours.data  # type: ignore[attr-defined]
+    model, data = ours.model, ours.data
     floor_data = mujoco.MjData(model)
     everything = mujoco.mjtState.mjSTATE_INTEGRATION
     state = np.empty(mujoco.mj_stateSize(model, everything))

@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+
 from vla_harness.envs.libero.benchmark import initial_states, suite_tasks
 from vla_harness.envs.libero.environment import LiberoEnv
 

@@ -12,10 +12,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from .. import __version__
 from ..types import Policy
 
 DISTRIBUTIONS = (
-    "vla-harness",
     "mujoco",
     "robosuite",
     "hf-libero",
@@ -51,8 +51,8 @@ def collect_provenance(policy: Policy, assets: Mapping[str, Any], gl_backend: st
 
 
 def installed_versions() -> dict[str, str | None]:
-    """Return the versions that decide scores: Python's and those of ``DISTRIBUTIONS``; None for an absent one."""
-    versions: dict[str, str | None] = {"python": platform.python_version()}
+    """Return the versions that decide scores: Python's, ours, those of ``DISTRIBUTIONS``; None for an absent one."""
+    versions: dict[str, str | None] = {"python": platform.python_version(), "vla-harness": __version__}
     for name in DISTRIBUTIONS:
         try:
             versions[name] = metadata.version(name)
