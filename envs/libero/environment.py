@@ -29,7 +29,7 @@ INTERFACE = EnvironmentSpec(
 )
 
 
-class LiberoEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
+class LiberoEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[Any]]):
     """One LIBERO task: a Panda arm under 20 Hz operational-space control.
 
     suite: "spatial", "object", "goal", "10" or "90". task: its number in the benchmark's order.
@@ -89,7 +89,7 @@ class LiberoEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         self._scene_reader = SceneReader(self._episodes.problem)
 
         self.action_space = spaces.Box(-1.0, 1.0, (7,), np.float32)
-        self.observation_space = spaces.Dict(
+        self.observation_space: spaces.Dict = spaces.Dict(  # type: ignore[assignment]
             {name: spaces.Box(-np.inf, np.inf, (size,), np.float64) for name, size in INTERFACE.state.items()}
             | {name: spaces.Box(0, 255, (*image_size, 3), np.uint8) for name in self._frame_cameras}
         )
@@ -111,7 +111,7 @@ class LiberoEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[np.float32]]):
         self._episodes.reset(fixture_seed, self._initial_states[index])
         return self._observation(), {"initial_state": index, "success": False}
 
-    def step(self, action: NDArray[np.float32]) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
+    def step(self, action: NDArray[Any]) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
         """Advance by one action; see the class."""
         success = self._episodes.step(np.asarray(action, np.float64))
         return self._observation(), float(success), success, False, {"success": success}
