@@ -154,7 +154,10 @@ def check_assets(choice: str) -> Iterator[Finding]:
             return
         megabytes = sum(assets.ask_hub().values()) / 1e6
     except UserError as error:
-        yield Finding("assets", "FAIL", str(error))
+        if choice == "auto" and not os.environ.get("LIBERO_ASSETS"):
+            yield Finding("assets", "note", f"generated stand-ins, and every result will say so. {error}")
+        else:
+            yield Finding("assets", "FAIL", str(error))
         return
     yield Finding("assets", "note", f"not here yet: the first evaluation downloads {megabytes:.0f} MB from the hub.")
 
@@ -221,13 +224,12 @@ def check_checkpoint(path: Path) -> Iterator[Finding]:
 
 
 def check_episode(assets: str) -> Iterator[Finding]:
-    """Reset, step and render one task for real; nothing where its assets would have to be downloaded first."""
-    source = import_module("vla_harness.envs.assets").local_assets(assets)
-    if source is None:
-        return
+    """Reset, step and render one task for real; on stand-ins where its assets would have to be downloaded first."""
     import gymnasium
     import numpy as np
 
+    local_assets = import_module("vla_harness.envs.assets").local_assets
+    source = local_assets(assets) or local_assets("primitive")
     start = time.perf_counter()
     environment = gymnasium.make(
         "vla_harness.envs:libero/spatial-v0", task=0, observations="on_request", assets=str(source.path)

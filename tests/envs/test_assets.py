@@ -84,11 +84,6 @@ def test_an_incomplete_folder_is_refused_by_name(folder: Path) -> None:
         resolve_assets(str(folder / "absent"))
 
 
-def test_stand_ins_are_refused_until_they_exist() -> None:
-    with pytest.raises(AssetError, match="not built yet"):
-        resolve_assets("primitive")
-
-
 def test_the_hub_is_asked_once_and_the_cache_afterwards(tmp_path: Path) -> None:
     with HubServer(HUB_REPOSITORY, {**FILES, "scenes/unused.obj": b"large and unused"}) as hub:
         first = resolve_in_child("auto", hub.url, tmp_path)
@@ -128,11 +123,19 @@ def test_an_unreachable_hub_is_said_within_ten_seconds(tmp_path: Path, silent: b
             listener.listen()
         endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
         start = time.monotonic()
-        answer = resolve_in_child("auto", endpoint, tmp_path)
+        answer = resolve_in_child("hub", endpoint, tmp_path)
         seconds = time.monotonic() - start
     assert answer.returncode == 1 and seconds < 10
     lines = answer.stderr.strip().splitlines()
     assert len(lines) == 1 and endpoint in lines[0] and "LIBERO_ASSETS=PATH" in lines[0]
+
+
+def test_auto_plays_on_stand_ins_when_the_hub_is_out_of_reach_and_says_why(tmp_path: Path) -> None:
+    answer = resolve_in_child("auto", "http://127.0.0.1:9", tmp_path, XDG_CACHE_HOME=str(tmp_path))
+    kind, revision, path = answer.stdout.splitlines()
+    assert (kind, revision) == ("primitive", "") and Path(path).is_relative_to(tmp_path)
+    (line,) = answer.stderr.splitlines()
+    assert "stand-in" in line and "http://127.0.0.1:9" in line
 
 
 def test_offline_mode_is_said_in_a_sentence(tmp_path: Path) -> None:

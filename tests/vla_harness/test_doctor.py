@@ -60,6 +60,14 @@ def test_failures_name_their_remedy_and_set_the_exit_code(tmp_path: Path) -> Non
     assert "episode" not in answer.stdout and "3 of " in answer.stdout
 
 
+def test_a_hub_out_of_reach_leaves_the_stand_ins(tmp_path: Path) -> None:
+    away = {"LIBERO_ASSETS": "", "HF_HOME": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9"}
+    answer = run_doctor("--quick", **away)
+    assert answer.returncode == 0 and "note  assets       generated stand-ins" in answer.stdout
+    answer = run_doctor("--quick", "--assets", "hub", **away)
+    assert answer.returncode == 1 and "LIBERO_ASSETS=PATH" in answer.stdout
+
+
 def test_bad_usage_is_one_sentence_and_help_explains(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--what"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
