@@ -33,6 +33,11 @@ class Renderer:
         self._options.geomgroup[1] = 1  # visual shapes
         self._perturbation = mujoco.MjvPerturb()
         self._context = self._make_context()
+        if not _open:
+            # mujoco has registered its own end of EGL while making its first context. Handlers run last in, first out:
+            # registered after it, ours frees contexts while EGL still lives; later that prints an error.
+            atexit.unregister(_close_all)
+            atexit.register(_close_all)
         _open.add(self)
 
     def _make_context(self) -> mujoco.MjrContext:
@@ -80,7 +85,6 @@ class Renderer:
 _open: weakref.WeakSet[Renderer] = weakref.WeakSet()
 
 
-@atexit.register  # after mujoco's own registration, hence called before it ends EGL: a later free prints an error
 def _close_all() -> None:
     for renderer in list(_open):
         renderer.close()
