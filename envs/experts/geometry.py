@@ -87,10 +87,7 @@ def gripper_points(width: float) -> np.ndarray:
     """
     half = width / 2
     return np.concatenate(
-        [
-            _filled((side * half, -0.010, -0.008), (side * (half + 0.017), 0.010, 0.010), (3, 3, 3))
-            for side in (-1, 1)
-        ]
+        [_filled((side * half, -0.010, -0.008), (side * (half + 0.017), 0.010, 0.010), (3, 3, 3)) for side in (-1, 1)]
         + [
             _filled((side * half, -0.010, -0.044), (side * (half + 0.026), 0.010, -0.008), (3, 3, 4))
             for side in (-1, 1)

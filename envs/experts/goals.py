@@ -33,5 +33,7 @@ def plan(scene: Scene) -> list[Place]:
     """Return one skill for each goal predicate of the scene; raises UserError for a predicate without a skill."""
     for predicate in scene["goal"]:
         if predicate[0] not in _SKILLS:
-            raise UserError(f"The policy 'scripted' has no skill for the goal {predicate}: choose another suite or task.")
+            raise UserError(
+                f"The policy 'scripted' has no skill for the goal {predicate}: choose another suite or task."
+            )
     return [_SKILLS[predicate[0]](predicate) for predicate in scene["goal"]]

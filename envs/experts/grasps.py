@@ -6,7 +6,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .geometry import FINGER_REACH, OPEN_WIDTH, Scene, boxes, clearance, gripper_points, leaning, stretch, vertical_range
+from .geometry import (
+    FINGER_REACH,
+    OPEN_WIDTH,
+    Scene,
+    boxes,
+    clearance,
+    gripper_points,
+    leaning,
+    stretch,
+    vertical_range,
+)
+
 
 @dataclass(frozen=True)
 class Rim:
@@ -63,14 +74,13 @@ def candidates(scene: Scene, name: str, destination: np.ndarray) -> list[Candida
     obj = scene["objects"][name]
     grasp = GRASPS.get(obj["category"], Sides())
     low, high = vertical_range(scene, name)
-    height = max(high - grasp.depth, low + FINGER_REACH + 0.003)
-    poses = _around_rim(obj, grasp) if isinstance(grasp, Rim) else _across(obj, grasp)
+    poses = _around_rim(obj, grasp) if isinstance(grasp, Rim) else _across(obj, grasp, high)
     others = boxes(scene, ignored=(name,))
     carried = destination - obj["position"]
     found = []
-    for xy, yaw in poses:
+    for place, yaw in poses:
         yaw = (yaw + np.pi / 2) % np.pi - np.pi / 2  # the fingers are alike, so half a turn changes nothing
-        position = np.array([*xy, height])
+        position = np.array([*place[:2], max(place[2], low + FINGER_REACH + 0.003)])
         rotation, release = leaning(scene, yaw, position), leaning(scene, yaw, position + carried)
         strain = 5 * max(0.0, stretch(scene, position, rotation) - 0.6)
         for width in grasp.widths:
@@ -87,33 +97,38 @@ def candidates(scene: Scene, name: str, destination: np.ndarray) -> list[Candida
 
 
 def _around_rim(obj: Scene, grasp: Rim) -> list[tuple[np.ndarray, float]]:
-    """Return (xy, yaw) at 24 places around the wall; the fingers move along the radius."""
-    radius = float(np.mean((obj["bounds"][1] - obj["bounds"][0])[:2])) / 2 - grasp.inset
-    center = (obj["position"] + obj["rotation"] @ [*obj["bounds"].mean(axis=0)[:2], 0.0])[:2]
-    angles = np.arange(24) * (2 * np.pi / 24)
-    return [(center + radius * np.array([np.cos(a), np.sin(a)]), a - np.pi / 2) for a in angles]
+    """Return (position, yaw) at 24 places around the wall, tilted as it is; the fingers move along the radius."""
+    low, high = obj["bounds"]
+    radius = float(np.mean((high - low)[:2])) / 2 - grasp.inset
+    poses = []
+    for angle in np.arange(24) * (2 * np.pi / 24):
+        outward = np.array([np.cos(angle), np.sin(angle), 0.0])
+        place = np.array([*(low + high)[:2] / 2, high[2] - grasp.depth]) + radius * outward
+        x, y = (obj["rotation"] @ outward)[:2]
+        poses.append((obj["position"] + obj["rotation"] @ place, float(np.arctan2(y, x)) - np.pi / 2))
+    return poses
 
 
-def _across(obj: Scene, grasp: Sides) -> list[tuple[np.ndarray, float]]:
-    """Return (xy, yaw) over the body, the fingers moving along the narrow horizontal sides.
+def _across(obj: Scene, grasp: Sides, top: float) -> list[tuple[np.ndarray, float]]:
+    """Return (position, yaw) below the ``top``, the fingers moving along the narrow horizontal sides.
 
     Where other things are in the hand's way, it helps to grip off the middle, or twisted: the fingers then turn the
     object between them.
     """
-    center = (obj["position"] + obj["rotation"] @ obj["bounds"].mean(axis=0))[:2]
+    middle = obj["position"] + obj["rotation"] @ obj["bounds"].mean(axis=0)
+    middle[2] = top - grasp.depth
     if grasp.round:
-        return [(center, angle) for angle in np.arange(12) * (np.pi / 12)]
+        return [(middle, angle) for angle in np.arange(12) * (np.pi / 12)]
     width = obj["bounds"][1] - obj["bounds"][0]
     upright = int(np.argmax(np.abs(obj["rotation"][2])))
     sides = [axis for axis in range(3) if axis != upright]
-    fitting = [axis for axis in sides if width[axis] < OPEN_WIDTH - 0.004] or [min(sides, key=lambda axis: width[axis])]
+    room = OPEN_WIDTH - 0.004
     poses = []
-    for axis in fitting:
-        x, y = obj["rotation"][:2, axis]
+    for axis in [axis for axis in sides if width[axis] < room] or [min(sides, key=lambda axis: width[axis])]:
         other = sides[1 - sides.index(axis)]
+        x, y = obj["rotation"][:2, axis]
+        twists = [t for t in (0.0, 0.3, -0.3, 0.6, -0.6) if t == 0 or abs(t) * width[other] / 2 + width[axis] < room]
         for offset in (0.0, 0.25, -0.25):
-            xy = center + offset * width[other] * obj["rotation"][:2, other]
-            for twist in (0.0, 0.3, -0.3, 0.6, -0.6):
-                if abs(twist) * width[other] / 2 + width[axis] < OPEN_WIDTH - 0.004:
-                    poses.append((xy, float(np.arctan2(y, x)) - np.pi / 2 + twist))
-    return poses or [(center, float(np.arctan2(y, x)) - np.pi / 2)]
+            place = middle + offset * width[other] * obj["rotation"][:, other] * [1, 1, 0]
+            poses += [(place, float(np.arctan2(y, x)) - np.pi / 2 + twist) for twist in twists]
+    return poses

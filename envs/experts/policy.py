@@ -32,7 +32,9 @@ class ScriptedPolicy(Policy):
 
     def _act(self, observation: Observation) -> np.ndarray:
         if observation.scene is None:
-            raise UserError("The policy 'scripted' reads the simulator's state: use an environment that offers scene().")
+            raise UserError(
+                "The policy 'scripted' reads the simulator's state: use an environment that offers scene()."
+            )
         memory = self._episodes.get(observation.episode)
         if memory is None:
             memory = self._episodes[observation.episode] = solve(observation.scene)
