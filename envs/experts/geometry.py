@@ -60,7 +60,7 @@ def leaning(scene: Scene, yaw: float, position: np.ndarray) -> np.ndarray:
     for lean in sorted(np.linspace(-0.7, 0.7, 29), key=abs):
         rotation = Rotation.from_rotvec(lean * axis).as_matrix() @ facing_down(yaw)
         wrist = position + rotation @ _WRIST - shoulder
-        bend = _wrist_bend(np.linalg.norm(wrist[:2]), wrist[2], lean)
+        bend = _wrist_bend(float(np.linalg.norm(wrist[:2])), wrist[2], lean)
         if bend > _WRIST_BEND and stretch(scene, position + [0, 0, _LIFT], rotation) < _REACH:
             return rotation
     return facing_down(yaw)

@@ -13,17 +13,18 @@ from .skills import is_placed, place
 
 @dataclass(frozen=True)
 class Place:
-    """Bring an object onto or into something: goals ("on", object, target) and ("in", object, target)."""
+    """Bring an object onto or into another object or a site: the goals ("on", name, target), ("in", name, target)."""
 
-    goal: tuple[str, ...]
+    name: str
+    target: str
 
     def done(self, scene: Scene) -> bool:
         """Say whether the object is where it should be."""
-        return is_placed(scene, *self.goal[1:])
+        return is_placed(scene, self.name, self.target)
 
     def run(self, scene: Scene, attempt: int) -> Motion:
-        """Return the motions of one attempt."""
-        return place(scene, *self.goal[1:], attempt)
+        """Return the motions of one attempt; ``attempt`` counts from 0."""
+        return place(scene, self.name, self.target, attempt)
 
 
 _SKILLS = {"on": Place, "in": Place}
@@ -34,6 +35,6 @@ def plan(scene: Scene) -> list[Place]:
     for predicate in scene["goal"]:
         if predicate[0] not in _SKILLS:
             raise UserError(
-                f"The policy 'scripted' has no skill for the goal {predicate}: choose another suite or task."
+                f"The policy 'scripted' has no skill for the goal {' '.join(predicate)!r}: choose another task."
             )
-    return [_SKILLS[predicate[0]](predicate) for predicate in scene["goal"]]
+    return [_SKILLS[predicate[0]](*predicate[1:]) for predicate in scene["goal"]]

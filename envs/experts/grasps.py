@@ -51,14 +51,17 @@ GRASPS: dict[str, Rim | Sides] = {
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to grasp: the pose of the grip site, the opening between the fingers, and how good that is.
+    """One way to grasp.
 
-    rotation is for the grasp, release for where the object is put down.
+    position (3,), rotation (3, 3): pose of the grip site. release: its rotation where the object is put down.
+    hanging (3,): from the grip site to the object's body. width: opening between the fingers on the way down.
+    score: how good the grasp is; only differences count.
     """
 
     position: np.ndarray
     rotation: np.ndarray
     release: np.ndarray
+    hanging: np.ndarray
     width: float
     score: float
 
@@ -67,9 +70,8 @@ def candidates(scene: Scene, name: str, destination: np.ndarray) -> list[Candida
     """Return the grasps of an object, best first.
 
     The best ones leave the open gripper room beside everything else, both where the object is and at ``destination``
-    (where its body will be put down), turn the hand little and
-    stretch the arm little. A gripper that is only half open goes where an open
-    one has no room.
+    (where its body will be put down), turn the hand little and stretch the arm little. A gripper that is only half
+    open goes where an open one has no room.
     """
     obj = scene["objects"][name]
     grasp = GRASPS.get(obj["category"], Sides())
@@ -90,7 +92,7 @@ def candidates(scene: Scene, name: str, destination: np.ndarray) -> list[Candida
                 clearance(others, position + carried + points @ release.T),
             )
             score = 50 * min(room, 0.015) - 0.3 * abs(yaw) - strain
-            found.append(Candidate(position, rotation, release, width, score))
+            found.append(Candidate(position, rotation, release, obj["position"] - position, width, score))
             if room > 0.01:
                 break
     return sorted(found, key=lambda candidate: -candidate.score)

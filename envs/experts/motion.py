@@ -58,7 +58,7 @@ def reach(
     limit: int = 40,
     speed: float = 1.0,
 ) -> Motion:
-    """Move straight to ``goal(scene)`` until within ``tolerance`` metres of it and at rest, for at most ``limit`` steps.
+    """Move straight to ``goal(scene)`` until within ``tolerance`` metres of it and at rest; at most ``limit`` steps.
 
     At rest means slower than a quarter of ``tolerance`` a step: a stretched arm swings past its goal and back.
     """
@@ -86,8 +86,8 @@ def travel(
 ) -> Motion:
     """Rise above whatever lies between, cross over it, and end above or at ``goal(scene)``.
 
-    hanging: how far the fingers or what they carry reach below the grip site. ignored: objects that are no obstacle. keep: the
-    journey ends early when this is no longer so.
+    hanging: how far the fingers or what they carry reach below the grip site. ignored: objects that are no obstacle.
+    keep: the journey ends early when this is no longer so.
     """
     for _ in range(limit):
         here, target = scene["end_effector"]["position"], goal(scene)

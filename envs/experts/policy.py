@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Generator, Sequence
 
 import numpy as np
@@ -10,7 +11,7 @@ from vla_harness.errors import UserError
 from vla_harness.types import DELTA_EEF_POSE, Observation, Policy, PolicySpec
 
 from .geometry import Scene
-from .goals import plan
+from .goals import Place, plan
 
 Memory = Generator[np.ndarray, Scene, None]
 
@@ -27,19 +28,22 @@ class ScriptedPolicy(Policy):
         self._episodes: dict[str, Memory] = {}
 
     def act(self, observations: Sequence[Observation]) -> np.ndarray:
-        """Return (batch, 1, 7) float32; raises UserError when an observation has no scene."""
+        """Return (batch, 1, 7) float32.
+
+        Raises UserError when an observation has no scene, or its goal asks for something no skill can do.
+        """
         return np.stack([self._act(observation) for observation in observations])[:, None]
 
     def _act(self, observation: Observation) -> np.ndarray:
         if observation.scene is None:
-            raise UserError(
-                "The policy 'scripted' reads the simulator's state: use an environment that offers scene()."
-            )
+            raise UserError("The policy 'scripted' reads the simulator's state: run it on a simulated task.")
         memory = self._episodes.get(observation.episode)
-        if memory is None:
-            memory = self._episodes[observation.episode] = solve(observation.scene)
-            return next(memory)
-        return memory.send(observation.scene)
+        if memory is not None:
+            return memory.send(observation.scene)
+        memory = solve(observation.scene)
+        action = next(memory)
+        self._episodes[observation.episode] = memory
+        return action
 
     def forget(self, episode: str) -> None:
         """Drop the memory of ``episode``."""
@@ -48,12 +52,11 @@ class ScriptedPolicy(Policy):
 
 def solve(scene: Scene) -> Memory:
     """Play one episode: work on the first goal that is not reached, again and again; wait when all are."""
-    attempts: dict[tuple[str, ...], int] = {}
+    attempts: Counter[Place] = Counter()
     while True:
         skill = next((step for step in plan(scene) if not step.done(scene)), None)
         if skill is None:
             scene = yield np.array([0, 0, 0, 0, 0, 0, -1], np.float32)
-            continue
-        attempt = attempts.get(skill.goal, 0)
-        attempts[skill.goal] = attempt + 1
-        scene = yield from skill.run(scene, attempt)
+        else:
+            scene = yield from skill.run(scene, attempts[skill])
+            attempts[skill] += 1

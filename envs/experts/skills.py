@@ -1,11 +1,11 @@
-"""Skills: from one goal predicate to the motions that make it true."""
+"""Skills: the motions that make one goal predicate true."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from .geometry import FINGER_REACH, HAND_HEIGHT, Scene, highest_near, surface, vertical_range, way_out
-from .grasps import candidates
+from .grasps import Candidate, candidates
 from .motion import CLOSED, OPEN, Motion, reach, squeeze, travel
 
 _HAND_RADIUS = 0.11
@@ -27,69 +27,74 @@ def resting_place(scene: Scene, name: str, target: str) -> np.ndarray:
 
 
 def is_placed(scene: Scene, name: str, target: str) -> bool:
-    """Say whether object ``name`` is where ``resting_place`` wants it, to 2 cm."""
+    """Say whether object ``name`` is where ``resting_place`` wants it: 2 cm sideways, 3 cm in height."""
     away = scene["objects"][name]["position"] - resting_place(scene, name, target)
     return bool(np.linalg.norm(away[:2]) < 0.02 and abs(away[2]) < 0.03)
+
+
+def is_held(scene: Scene, name: str, way: Candidate) -> bool:
+    """Say whether the object still hangs where ``way`` gripped it; it may slip or swing a little."""
+    away = scene["objects"][name]["position"] - scene["end_effector"]["position"] - way.hanging
+    return bool(np.linalg.norm(away) < 0.04)
 
 
 def place(scene: Scene, name: str, target: str, attempt: int) -> Motion:
     """Bring object ``name`` onto or into ``target``; ``attempt`` counts the failed ones and picks another grasp."""
     ways = candidates(scene, name, resting_place(scene, name, target))
     way = ways[attempt % len(ways)]
-    rotation = way.rotation
-    offset = way.position - scene["objects"][name]["position"]
+    scene = yield from pick(scene, name, way)
+    if is_held(scene, name, way):
+        scene = yield from bring(scene, name, target, way)
+    return (yield from retreat(scene, way.release))
 
-    def grip(now: Scene) -> np.ndarray:
-        return now["objects"][name]["position"] + offset
 
-    scene = yield from travel(scene, lambda now: grip(now) + [0, 0, _HOVER], rotation, way.width, hanging=FINGER_REACH)
-    scene = yield from reach(scene, lambda now: funnel(now, way.position), rotation, way.width, speed=0.5)
-    scene = yield from squeeze(scene, CLOSED, rotation, limit=15)
+def pick(scene: Scene, name: str, way: Candidate) -> Motion:
+    """Grip object ``name`` and lift it by 6 cm, from under whatever overhangs it."""
+
+    def above(now: Scene) -> np.ndarray:
+        return way.position + [0, 0, _HOVER]
+
+    def funnel(now: Scene) -> np.ndarray:
+        """The place to grip, raised while the hand is beside it, so that the fingers come down where they should."""
+        beside = float(np.linalg.norm((way.position - now["end_effector"]["position"])[:2]))
+        return way.position + [0, 0, min(_HOVER, 4 * max(0.0, beside - 0.005))]
+
+    scene = yield from travel(scene, above, way.rotation, way.width, hanging=FINGER_REACH)
+    scene = yield from reach(scene, funnel, way.rotation, way.width, speed=0.5)
+    scene = yield from squeeze(scene, CLOSED, way.rotation, limit=15)
     shift = way_out(scene, name)
     if shift.any():
         freed = scene["end_effector"]["position"] + shift
-        scene = yield from reach(scene, lambda _: freed, rotation, CLOSED, limit=15, speed=0.4)
-    held = scene["objects"][name]["position"] - scene["end_effector"]["position"]
-    above = scene["end_effector"]["position"] + [0, 0, 0.06]
-    scene = yield from reach(scene, lambda _: above, rotation, CLOSED, tolerance=0.03, speed=0.6)
+        scene = yield from reach(scene, lambda _: freed, way.rotation, CLOSED, limit=15, speed=0.4)
+    lifted = scene["end_effector"]["position"] + [0, 0, 0.06]
+    return (yield from reach(scene, lambda _: lifted, way.rotation, CLOSED, tolerance=0.03, speed=0.6))
 
-    def carried(now: Scene) -> bool:
-        """Say whether the object still hangs where it was gripped; it may swing a little."""
-        return bool(np.linalg.norm(now["objects"][name]["position"] - now["end_effector"]["position"] - held) < 0.03)
 
-    if not carried(scene):
-        return (yield from retreat(scene, rotation))
+def bring(scene: Scene, name: str, target: str, way: Candidate) -> Motion:
+    """Carry object ``name`` over its resting place and lower it, or stop when it is lost on the way."""
 
     def over(now: Scene) -> np.ndarray:
-        place = resting_place(now, name, target)
-        return now["end_effector"]["position"] + place - now["objects"][name]["position"]
+        """Where the hand must be for the object to be at its resting place, whatever its swing and slip."""
+        return now["end_effector"]["position"] + resting_place(now, name, target) - now["objects"][name]["position"]
 
-    hanging = scene["end_effector"]["position"][2] - vertical_range(scene, name)[0]
+    def down(now: Scene) -> np.ndarray:
+        """The same, but no lower than lets the hand stay above what stands around; the object falls the rest."""
+        goal = over(now)
+        lowest = highest_near(now, goal, goal, _HAND_RADIUS, (name,)) - HAND_HEIGHT + 0.005
+        return np.array([*goal[:2], max(goal[2], lowest)])
+
     scene = yield from travel(
         scene,
         lambda now: over(now) + [0, 0, 0.03],
         way.release,
         CLOSED,
-        hanging=hanging,
+        hanging=scene["end_effector"]["position"][2] - vertical_range(scene, name)[0],
         ignored=(name,),
-        keep=carried,
+        keep=lambda now: is_held(now, name, way),
     )
-    if not carried(scene):
-        return (yield from retreat(scene, way.release))
-
-    def down(now: Scene) -> np.ndarray:
-        goal = over(now)
-        lowest = highest_near(now, goal, goal, _HAND_RADIUS, (name,)) - HAND_HEIGHT + 0.005
-        return np.array([*goal[:2], max(goal[2], lowest)])
-
-    scene = yield from reach(scene, down, way.release, CLOSED, tolerance=0.004, limit=30, speed=0.6)
-    return (yield from retreat(scene, way.release))
-
-
-def funnel(scene: Scene, position: np.ndarray) -> np.ndarray:
-    """Return ``position``, raised while the hand is beside it, so that the fingers come down where they should."""
-    beside = float(np.linalg.norm((position - scene["end_effector"]["position"])[:2]))
-    return position + [0, 0, min(_HOVER, 4 * max(0.0, beside - 0.005))]
+    if not is_held(scene, name, way):
+        return scene
+    return (yield from reach(scene, down, way.release, CLOSED, tolerance=0.004, limit=30, speed=0.6))
 
 
 def retreat(scene: Scene, rotation: np.ndarray) -> Motion:

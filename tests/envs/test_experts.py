@@ -1,0 +1,176 @@
+"""The scripted expert: its geometry, its plans, and episodes that it solves in the simulator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+
+from vla_harness import Observation, load_policy
+from vla_harness.envs.experts import geometry, grasps, motion
+from vla_harness.envs.experts.goals import Place, plan
+from vla_harness.envs.experts.policy import ScriptedPolicy
+from vla_harness.envs.experts.skills import is_placed, resting_place
+from vla_harness.envs.libero.environment import LiberoEnv
+from vla_harness.errors import UserError
+from vla_harness.protocols import SETTLE_ACTION, protocol_card
+
+BOWL, PLATE = "akita_black_bowl_1", "plate_1"
+BOWL_NEXT_TO_RAMEKIN, BOWL_IN_DRAWER = 1, 4
+
+Start = Callable[..., LiberoEnv]
+
+
+@pytest.fixture(scope="module")
+def start() -> Iterator[Start]:
+    """Start an episode of LIBERO as the protocol does; one environment is kept for each task."""
+    made: dict[tuple[str, int], LiberoEnv] = {}
+
+    def start(suite: str, task: int, initial_state: int = 0) -> LiberoEnv:
+        if (suite, task) not in made:
+            environment = gymnasium.make(f"vla_harness.envs:libero/{suite}-v0", task=task, observations="on_request")
+            assert isinstance(environment.unwrapped, LiberoEnv)
+            made[suite, task] = environment.unwrapped
+        made[suite, task].reset(seed=0, options={"initial_state": initial_state})
+        for _ in range(10):
+            made[suite, task].step(np.array(SETTLE_ACTION, np.float32))
+        return made[suite, task]
+
+    yield start
+    for environment in made.values():
+        environment.close()
+
+
+def observation(scene: Mapping[str, Any] | None, episode: str = "one", step: int = 0) -> Observation:
+    return Observation({}, np.zeros(0, np.float32), "", episode, step, scene)
+
+
+def play(task: LiberoEnv, policy: ScriptedPolicy, limit: int) -> tuple[bool, np.ndarray]:
+    """Return success and the actions, (steps, 7)."""
+    actions = []
+    for step in range(limit):
+        actions.append(policy.act([observation(task.scene(), step=step)])[0, 0])
+        if task.step(actions[-1])[4]["success"]:
+            return True, np.array(actions)
+    return False, np.array(actions)
+
+
+@pytest.mark.parametrize(
+    ("suite", "task", "initial_state"),
+    [("spatial", BOWL_NEXT_TO_RAMEKIN, 0), ("spatial", BOWL_IN_DRAWER, 1), ("object", 0, 0)],
+)
+def test_solves_tasks_with_actions_in_range(start: Start, suite: str, task: int, initial_state: int) -> None:
+    success, actions = play(
+        start(suite, task, initial_state), ScriptedPolicy(), protocol_card("openvla").max_steps[suite]
+    )
+    assert success
+    assert actions.dtype == np.float32
+    assert np.abs(actions).max() <= 1.0
+
+
+def test_is_deterministic_and_forgets(start: Start) -> None:
+    """The same scenes give the same actions, in any batch; a forgotten episode begins anew."""
+    task, policy = start("spatial", BOWL_NEXT_TO_RAMEKIN), ScriptedPolicy()
+    scenes, alone = [], []
+    for step in range(40):
+        scenes.append(task.scene())
+        alone.append(policy.act([observation(scenes[-1], step=step)])[0])
+        task.step(alone[-1][0])
+    batched = [policy.act([observation(scene, "two"), observation(scene, "three")]) for scene in scenes]
+    for actions, pair in zip(alone, batched, strict=True):
+        np.testing.assert_array_equal(pair, [actions, actions])
+
+    assert (policy.act([observation(scenes[0], "two")])[0] != alone[0]).any()
+    policy.forget("two")
+    np.testing.assert_array_equal(policy.act([observation(scenes[0], "two")])[0], alone[0])
+
+
+def test_is_in_the_registry_and_says_that_it_reads_the_scene() -> None:
+    policy = load_policy("scripted")
+    assert isinstance(policy, ScriptedPolicy)
+    assert (policy.spec.reads_scene, policy.spec.cameras, policy.spec.horizon) == (True, (), 1)
+    with pytest.raises(UserError, match="reads the simulator's state"):
+        policy.act([observation(None)])
+
+
+def test_plans_one_skill_for_each_goal(start: Start) -> None:
+    scene = dict(start("spatial", BOWL_NEXT_TO_RAMEKIN).scene())
+    assert plan(scene) == [Place(BOWL, PLATE)]
+    scene["goal"] = (("in", "a", "basket_1_contain_region"), ("on", "b", PLATE))
+    assert plan(scene) == [Place("a", "basket_1_contain_region"), Place("b", PLATE)]
+    scene["goal"] = (("on", "b", PLATE), ("juggle", "b"))
+    with pytest.raises(UserError, match="no skill for the goal 'juggle b'"):
+        plan(scene)
+
+
+def test_an_object_is_placed_when_it_stands_where_it_would_rest(start: Start) -> None:
+    scene = deepcopy(dict(start("spatial", BOWL_NEXT_TO_RAMEKIN).scene()))
+    assert not is_placed(scene, BOWL, PLATE)
+    goal = resting_place(scene, BOWL, PLATE)
+    plate = scene["objects"][PLATE]["position"]
+    np.testing.assert_array_equal(goal[:2], plate[:2])
+    assert 0 < goal[2] - plate[2] < 0.02
+    bowl = scene["objects"][BOWL]
+    bowl["boxes"]["center"] += goal - bowl["position"]
+    bowl["position"] = goal
+    assert is_placed(scene, BOWL, PLATE)
+
+
+def test_grips_the_wall_of_a_bowl_with_room_for_the_fingers(start: Start) -> None:
+    scene = start("spatial", BOWL_NEXT_TO_RAMEKIN).scene()
+    best = grasps.candidates(scene, BOWL, resting_place(scene, BOWL, PLATE))[0]
+    bowl = scene["objects"][BOWL]
+    from_middle = best.position[:2] - bowl["position"][:2]
+    assert 0.045 < np.linalg.norm(from_middle) < 0.053
+    along_fingers = best.rotation[:2, 0]
+    assert abs(from_middle @ along_fingers) / np.linalg.norm(from_middle) > 0.99
+    points = best.position + geometry.gripper_points(best.width) @ best.rotation.T
+    assert geometry.clearance(geometry.boxes(scene, ignored=(BOWL,)), points) > 0.005
+
+
+def test_drags_a_bowl_from_under_the_cabinets_top(start: Start) -> None:
+    scene = deepcopy(dict(start("spatial", BOWL_IN_DRAWER, 1).scene()))
+    assert not geometry.way_out(scene, PLATE).any()
+    shift = geometry.way_out(scene, BOWL)
+    outward = -scene["objects"]["wooden_cabinet_1"]["joints"]["wooden_cabinet_1_top_level"]["axis"]
+    assert 0 < np.linalg.norm(shift) < 0.04
+    assert shift @ outward > 0.7 * np.linalg.norm(shift)
+    scene["objects"][BOWL]["boxes"]["center"] += shift
+    assert not geometry.way_out(scene, BOWL).any()
+
+
+def test_the_wrists_bend_is_that_of_the_sixth_joint(start: Start) -> None:
+    """The two-link model of the arm against the simulator's joint angle, hand straight down at its starting place."""
+    task = start("spatial", BOWL_NEXT_TO_RAMEKIN)
+    hand = task.scene()["end_effector"]
+    wrist = hand["position"] + hand["rotation"] @ geometry._WRIST - task.scene()["robot_base"] - geometry._SHOULDER
+    lean = np.arctan2(hand["rotation"][0, 2], -hand["rotation"][2, 2])
+    bend = geometry._wrist_bend(float(np.linalg.norm(wrist[:2])), wrist[2], lean)
+    assert bend == pytest.approx(np.pi - task.data.joint("robot0_joint6").qpos[0], abs=0.01)
+
+
+@pytest.mark.parametrize(("forward", "leans"), [(0.25, "in"), (0.6, "not"), (0.8, "out")])
+def test_leans_out_far_away_and_in_close_by(forward: float, leans: str) -> None:
+    scene = {"robot_base": np.array([-0.66, 0.0, 0.91])}
+    rotation = geometry.leaning(scene, 0.0, np.array([-0.66 + forward, 0.0, 0.95]))
+    np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-12)
+    assert np.sign(round(rotation[0, 2], 9)) == {"in": -1, "not": 0, "out": 1}[leans]
+    np.testing.assert_allclose(rotation[:, 0], [0, 1, 0], atol=1e-12)  # the fingers stay level
+
+
+def test_fingers_stop_at_the_width_asked_for() -> None:
+    still = {"gripper_qpos": np.array([0.02, -0.02]), "gripper_qvel": np.zeros(2)}
+    assert [motion.fingers(still, width) for width in (0.08, 0.04, 0.0)] == [-1.0, 0.0, 1.0]
+    opening = {**still, "gripper_qvel": np.array([0.1, -0.1])}
+    assert motion.fingers(opening, 0.06) == 0.0
+    assert (motion.fingers(still, motion.OPEN), motion.fingers(still, motion.CLOSED)) == (-1.0, 1.0)
+
+
+def test_actions_are_clipped_without_bending_the_way() -> None:
+    hand = {"position": np.zeros(3), "rotation": geometry.facing_down(0.0)}
+    act = motion.action({"end_effector": hand}, np.array([1.0, 0.5, 0.0]), geometry.facing_down(3.0), -1.0, speed=0.4)
+    np.testing.assert_allclose(act, [0.4, 0.2, 0, 0, 0, 1, -1], atol=1e-6)
