@@ -2,8 +2,8 @@
 
     python eval/bench/libero_step.py --suite spatial
 
-Both sides run in this process, turn and turn about where that is possible, so a machine that is busy with other things
-slows both. Medians are reported.
+Both sides run in this process, turn and turn about, so a machine that is busy with other things slows both alike.
+Steps, resets and frames are medians.
 """
 
 from __future__ import annotations
@@ -85,6 +85,10 @@ def bench(config: LiberoStepBench) -> int:
         for camera in ("agentview_image", "robot0_eye_in_hand_image"):
             stock.env.modify_observable(camera, "enabled", shown)
 
+    def make_stock_current() -> None:
+        """Make stock's GL context the one drawn into: robosuite draws into whichever is current."""
+        stock.sim._render_context_offscreen.gl_ctx.make_current()
+
     def floor() -> None:
         mujoco.mj_getState(model, data, state, everything)
         mujoco.mj_setState(model, floor_data, state, everything)
@@ -102,44 +106,44 @@ def bench(config: LiberoStepBench) -> int:
     stock.step(actions[0])
     for action in actions[1:]:
         floor()
-        stock_steps.append(milliseconds(lambda a=action: stock.step(a)))  # type: ignore[misc]
-        our_steps.append(milliseconds(lambda a=action: ours.step(a)))  # type: ignore[misc]
+        stock_steps.append(milliseconds(lambda: stock.step(action)))  # noqa: B023
+        our_steps.append(milliseconds(lambda: ours.step(action)))  # noqa: B023
         assert np.array_equal(stock.get_sim_state()[1:], ours.simulator_state()[1:]), "the states must be equal"
     show_frames(True)
-    stock_resets = [milliseconds(lambda i=i: start(stock, i)) for i in range(3)]  # type: ignore[misc]
-
-    def stock_episode() -> None:
-        start(stock, 0)
-        for action in actions:
-            stock.step(action)
-
-    stock_episode_ms = milliseconds(stock_episode)
-    stock.close()
-
-    def our_episode() -> None:
-        ours.reset(seed=0, options={"initial_state": 0})
-        for number, action in enumerate(actions):
-            if number % config.chunk == 0:
-                for camera in ours.interface.cameras:
-                    frames.setdefault(camera, []).append(
-                        milliseconds(lambda c=camera: ours.render_camera(c, config.size, config.size))  # type: ignore[misc]
-                    )
-            ours.step(action)
-
-    frames: dict[str, list[float]] = {}
     for camera in ours.interface.cameras:
         ours.render_camera(camera, config.size, config.size)  # builds the GL context
-    our_resets = [
-        milliseconds(lambda i=i: ours.reset(seed=0, options={"initial_state": i}))  # type: ignore[misc]
-        for i in range(10)
-    ]
-    our_episode_ms = milliseconds(our_episode)
+    frames: dict[str, list[float]] = {camera: [] for camera in ours.interface.cameras}
+
+    def our_chunk(chunk: Any) -> None:
+        for camera, times in frames.items():
+            times.append(milliseconds(lambda: ours.render_camera(camera, config.size, config.size)))  # noqa: B023
+        for action in chunk:
+            ours.step(action)
+
+    def stock_chunk(chunk: Any) -> None:
+        make_stock_current()
+        for action in chunk:
+            stock.step(action)
+
+    stock_resets, our_resets = [], []
+    for index in (2, 1, 0):
+        make_stock_current()  # a reset frees objects of the context that is current
+        stock_resets.append(milliseconds(lambda: start(stock, index)))  # noqa: B023
+        our_resets.append(milliseconds(lambda: ours.reset(seed=0, options={"initial_state": index})))  # noqa: B023
+    # Both play the episode of the last reset, a chunk each in turn.
+    stock_episode, our_episode = stock_resets[-1], our_resets[-1]
+    for begin in range(0, config.steps, config.chunk):
+        chunk = actions[begin : begin + config.chunk]
+        stock_episode += milliseconds(lambda: stock_chunk(chunk))  # noqa: B023
+        our_episode += milliseconds(lambda: our_chunk(chunk))  # noqa: B023
+    make_stock_current()
+    stock.close()
     ours.close()
 
     rows = [
         ("step without rendering", median(stock_steps), median(our_steps)),
         ("reset", median(stock_resets), median(our_resets)),
-        (f"{config.steps}-step episode, 2 cameras, chunk {config.chunk}", stock_episode_ms, our_episode_ms),
+        (f"{config.steps}-step episode, 2 cameras, chunk {config.chunk}", stock_episode, our_episode),
     ]
     print(f"libero {config.suite} task {config.task}: {entry.instruction}")
     print(f"| {'':42} | stock ms | ours ms | ratio |\n|{'-' * 44}|---------:|--------:|------:|")
@@ -147,7 +151,7 @@ def bench(config: LiberoStepBench) -> int:
         print(f"| {name:42} | {theirs:8.1f} | {mine:7.1f} | {theirs / mine:4.1f}x |")
     print(f"floor of a step (mj_step x {substeps} from the same states): {median(floors):.1f} ms")
     for camera, times in frames.items():
-        print(f"frame {config.size} x {config.size}, {camera}: {median(times):.1f} ms")
+        print(f"our frame {config.size} x {config.size}, {camera}: {median(times):.1f} ms")
     print(f"states after each of the {config.steps - 1} timed steps were equal to the last bit")
     return 0
 
