@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 
@@ -16,3 +17,11 @@ class Bigram(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens: (B, T) integers. Returns logits (B, T, vocab_size)."""
         return self.table(tokens)
+
+    @torch.no_grad()
+    def fit(self, tokens: Tensor) -> None:
+        """Set the table to what gradient descent on ``tokens`` (N,) approaches: logarithms of counts, plus one each."""
+        size = self.table.num_embeddings
+        pairs = tokens[:-1] * size + tokens[1:]  # (N - 1,)
+        counts = torch.bincount(pairs, minlength=size * size).view(size, size)
+        self.table.weight.copy_((counts + 1.0).log())

@@ -117,7 +117,7 @@ class GPT(nn.Module):
             mask, causal = cache.mask(count)
             positions = cache.positions(count, tokens.device)  # (T,) or (B, T)
         elif count > self.config.block_size:
-            raise ValueError(f"{count} tokens are more than the model's {self.config.block_size}")
+            raise UserError(f"{count} tokens are more than the model's {self.config.block_size}; shorten the text.")
         else:
             positions = torch.arange(count, device=tokens.device)  # (T,)
         x = self.embedding(tokens)  # (B, T, C)

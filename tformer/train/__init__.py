@@ -1,0 +1,1 @@
+"""The training commands: ``python -m tformer.train translation|charlm|diffusion``."""
