@@ -16,6 +16,7 @@ from ..errors import UserError
 from .sprites import NAMES, draw_sprites
 
 Source = Literal["sprites", "digits", "mnist", "npy"]
+HELD_OUT = 0.1  # of the images, for the validation loss and for judging samples
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ def _scaled(images: np.ndarray, largest: float) -> Tensor:
         raise UserError(
             f"the images' values go from {images.min()} to {images.max()}; give uint8, or floats in 0 to 1."
         )
-    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).float() / largest * 2 - 1
+    return torch.from_numpy(images.transpose(0, 3, 1, 2).astype(np.float32)) / largest * 2 - 1
 
 
 def _one_hot(labels: np.ndarray, count: int) -> Tensor:

@@ -94,42 +94,42 @@ PALETTES: Mapping[str, Mapping[str, list[Colour]]] = {
 FIXED: Mapping[str, Colour] = {".": (255, 255, 255), "o": (32, 28, 40), "w": (255, 255, 255), "k": (16, 12, 24)}
 
 
+ROLES = "".join(FIXED) + "abcde"
+
+
 def draw_sprites(count: int = 5000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Return images (count, 16, 16, 3) uint8 and labels (count,) int64 into ``NAMES``, classes in equal parts.
 
-    A sprite's template, colours, shade, and place (one pixel either way) are random; people from the side face either
+    A sprite's template, colours, shade and place (one pixel either way) are random; people from the side face either
     way.
     """
     random = np.random.default_rng(seed)
-    templates = {name: [_grid(art, name not in WHOLE) for art in (MIRRORED | WHOLE)[name]] for name in NAMES}
+    templates = [[_roles(art, name not in WHOLE) for art in (MIRRORED | WHOLE)[name]] for name in NAMES]
     labels = random.permutation(np.arange(count) % len(NAMES))  # (count,)
     images = np.empty((count, SIZE, SIZE, 3), np.uint8)
-    for i, label in enumerate(labels):
-        name = NAMES[label]
-        grid = templates[name][random.integers(len(templates[name]))]  # (16, 16) characters
+    for image, label in zip(images, labels, strict=True):
+        roles = templates[label][random.integers(len(templates[label]))]  # (16, 16) indices into ROLES
         down, right = random.integers(0, 3, size=2)
-        grid = np.pad(grid, 1, constant_values=".")[down : down + SIZE, right : right + SIZE]  # (16, 16)
-        if name == "side" and random.random() < 0.5:
-            grid = grid[:, ::-1]
-        shade = random.uniform(0.85, 1.1)
-        images[i] = _colour(grid, name, shade, random)
+        roles = np.pad(roles, 1)[down : down + SIZE, right : right + SIZE]  # role 0 is the background
+        if NAMES[label] == "side" and random.random() < 0.5:
+            roles = roles[:, ::-1]
+        image[:] = _colours(NAMES[label], random)[roles]
     return images, labels
 
 
-def _grid(art: str, mirrored: bool) -> np.ndarray:
+def _roles(art: str, mirrored: bool) -> np.ndarray:
     rows = [row + row[::-1] if mirrored else row for row in art.split()]
     above = (SIZE - len(rows)) // 2
     below = SIZE - len(rows) - above
-    return np.array([list(row) for row in ["." * SIZE] * above + rows + ["." * SIZE] * below])
+    rows = ["." * SIZE] * above + rows + ["." * SIZE] * below
+    return np.array([[ROLES.index(role) for role in row] for row in rows])
 
 
-def _colour(grid: np.ndarray, name: str, shade: float, random: np.random.Generator) -> np.ndarray:
-    image = np.empty((SIZE, SIZE, 3), np.uint8)
-    for role in sorted(set(grid.flat)):
-        if role in FIXED:
-            colour = np.array(FIXED[role], float)
-        else:
-            choices = PALETTES[name][role]
-            colour = np.array(choices[random.integers(len(choices))]) * shade
-        image[grid == role] = np.clip(colour, 0, 255).astype(np.uint8)
-    return image
+def _colours(name: str, random: np.random.Generator) -> np.ndarray:
+    """Return one sprite's colour for each role, (roles, 3) uint8."""
+    shade = random.uniform(0.85, 1.1)
+    colours = np.zeros((len(ROLES), 3))
+    for i, role in enumerate(ROLES):
+        choices = PALETTES[name].get(role)
+        colours[i] = FIXED.get(role, 0) if choices is None else shade * np.array(choices[random.integers(len(choices))])
+    return colours.clip(0, 255).astype(np.uint8)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
-from ..training import read_checkpoint
+from ..training import list_checkpoints, read_checkpoint
 from .dit import DiT, DiTConfig
 from .process import ProcessConfig, SamplerConfig, build_process
 from .samplers import Watch, guide
@@ -80,8 +80,6 @@ def load_image_model(path: Path, device: torch.device | str = "cpu") -> ImageMod
     path: a checkpoint, or a training's folder for its newest. Raises UserError where it is none.
     """
     if path.is_dir():
-        from ..training import list_checkpoints
-
         path = next(reversed(list_checkpoints(path)), path / "checkpoints")
     content = read_checkpoint(path)
     try:

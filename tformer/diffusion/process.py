@@ -97,7 +97,7 @@ class GaussianDiffusion:
         """See ``Process.check``."""
         if sampler.name not in ("ddpm", "ddim"):
             raise ValueError(f"{sampler.name} samples flow matching; a diffusion model takes ddpm or ddim")
-        if not 1 <= sampler.steps <= self.schedule.steps:
+        if sampler.name == "ddim" and not 1 <= sampler.steps <= self.schedule.steps:
             raise ValueError(f"{sampler.steps} sampling steps; the model was trained on 1 to {self.schedule.steps}")
         if not 0 <= sampler.eta <= 1:
             raise ValueError(f"eta is {sampler.eta}; it goes from 0 (no fresh noise) to 1 (as much as ddpm)")

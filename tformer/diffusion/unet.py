@@ -65,6 +65,7 @@ class ContextUnet(nn.Module):
         self.up1 = ResidualBlock(wide + width, width, wide)
         self.norm, self.out = nn.GroupNorm(8, width), nn.Conv2d(width, config.channels, 3, padding=1)
         nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]  # it has one
 
     def forward(self, x: Tensor, time: Tensor, context: Tensor) -> Tensor:
         """x: (B, C, H, W) noisy images; time: (B,) in 0 … 1; context: (B, contexts). Returns (B, C, H, W)."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..command import parse_options, run_command
-from ..data.images import ImageSet, Source, load_images
+from ..data.images import HELD_OUT, ImageSet, Source, load_images
 from ..diffusion.conditioning import drop_contexts
 from ..diffusion.dit import DiTConfig
 from ..diffusion.images import ImageModel, ImageModelConfig
@@ -23,7 +23,6 @@ from ..errors import UserError
 from ..training import Loss, TrainOptions, Validation, train
 
 STEPS_PER_EPOCH = 250
-HELD_OUT = 0.1  # of the images, for the validation loss
 
 
 @dataclass(frozen=True, kw_only=True)

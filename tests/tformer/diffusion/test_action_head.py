@@ -1,0 +1,104 @@
+"""The action head learns what regression cannot: two ways to act, each whole."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from tformer.diffusion import ActionHead, ActionHeadConfig, SamplerConfig
+from tformer.diffusion.two_ways import (
+    CONDITION_DIM,
+    DIFFUSION,
+    FLOW,
+    HORIZON,
+    KINDS,
+    draw_demonstrations,
+    head_config,
+    judge,
+    train_head,
+)
+
+
+def make_head(kind: str) -> ActionHead:
+    torch.manual_seed(0)
+    return ActionHead(head_config(kind))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def trained() -> dict[str, ActionHead]:
+    """One network per process; the samplers of a process share it."""
+    heads: dict[str, ActionHead] = {}
+    for first, second in (("ddpm", "ddim"), ("euler", "midpoint")):
+        heads[first], heads[second] = make_head(first), make_head(second)
+        train_head(heads[first])
+        heads[second].load_state_dict(heads[first].state_dict())
+    return heads
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_ways_are_learned_and_their_mean_is_not(trained: dict[str, ActionHead], kind: str) -> None:
+    generator = torch.Generator().manual_seed(5)
+    condition, shown = draw_demonstrations(256, generator)
+    chunks = trained[kind].sample(condition, generator)  # (256, T, A)
+    assert chunks.shape == shown.shape
+    right, straight, error = judge(condition, chunks)
+    assert 0.35 < right < 0.65
+    assert straight < 0.05, "through the obstacle, which nobody showed"
+    assert error < 0.05
+    assert (chunks[..., 1] - 0.5).abs().mean() < 0.05
+
+
+def test_the_mean_of_the_demonstrations_would_be_judged_a_failure() -> None:
+    condition, shown = draw_demonstrations(256, torch.Generator().manual_seed(5))
+    assert judge(condition, shown)[1:] == pytest.approx((0, 0), abs=1e-6)
+    assert judge(condition, shown.mean(0, keepdim=True).expand_as(shown)).straight == 1
+
+
+def test_padded_actions_are_neither_learned_nor_seen() -> None:
+    head = make_head("ddim")
+    for parameter in head.parameters():  # a fresh head answers zero whatever it sees
+        torch.nn.init.normal_(parameter, std=0.2)
+    condition, actions = draw_demonstrations(4, torch.Generator().manual_seed(0))
+    mask = torch.ones(4, HORIZON)
+    mask[:, 5:] = 0
+
+    @torch.no_grad()
+    def loss(actions: Tensor, mask: Tensor | None) -> Tensor:
+        return head.loss(condition, actions, mask, generator=torch.Generator().manual_seed(1))
+
+    other = actions.clone()
+    other[:, 5:] += 3
+    torch.testing.assert_close(loss(actions, mask), loss(other, mask))
+    assert not torch.isclose(loss(actions, None), loss(other, None))
+    torch.testing.assert_close(loss(actions, torch.ones(4, HORIZON)), loss(actions, None))
+    assert loss(actions, torch.zeros(4, HORIZON)) == 0
+
+
+def test_padded_observation_tokens_are_not_seen(trained: dict[str, ActionHead]) -> None:
+    condition, _ = draw_demonstrations(4, torch.Generator().manual_seed(0))
+    padded = torch.cat([condition, torch.full((4, 3, CONDITION_DIM), 9.0)], dim=1)
+    mask = torch.tensor([[1, 1, 0, 0, 0]]).expand(4, -1)
+    plain = trained["ddim"].sample(condition, torch.Generator().manual_seed(1))
+    masked = trained["ddim"].sample(padded, torch.Generator().manual_seed(1), mask)
+    torch.testing.assert_close(masked, plain, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_row_depends_on_its_own_generator_only(trained: dict[str, ActionHead], kind: str) -> None:
+    condition, _ = draw_demonstrations(3, torch.Generator().manual_seed(0))
+
+    def generators(*rows: int) -> list[torch.Generator]:
+        return [torch.Generator().manual_seed(row) for row in rows]
+
+    together = trained[kind].sample(condition, generators(0, 1, 2))
+    alone = trained[kind].sample(condition[2:], generators(2))
+    torch.testing.assert_close(together[2:], alone, rtol=1e-4, atol=1e-4)
+    assert torch.equal(together, trained[kind].sample(condition, generators(0, 1, 2)))
+
+
+def test_a_sampler_of_the_other_kind_is_refused() -> None:
+    with pytest.raises(ValueError, match="euler samples flow matching"):
+        ActionHead(ActionHeadConfig(process=DIFFUSION, sampler=SamplerConfig("euler")))
+    with pytest.raises(ValueError, match="ddim samples diffusion"):
+        ActionHead(ActionHeadConfig(process=FLOW, sampler=SamplerConfig("ddim")))
