@@ -49,7 +49,7 @@ def pictures(rows: Sequence[Row], titles: Sequence[str] = ()) -> Figure:
         for axis in line:
             axis.axis("off")
         for axis, image in zip(line, images, strict=False):
-            pixels = ((image.clamp(-1, 1) + 1) / 2).permute(1, 2, 0)  # (H, W, C)
+            pixels = ((image.clamp(-1, 1) + 1) / 2).permute(1, 2, 0).numpy()  # (H, W, C)
             axis.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         line[0].text(-0.2, 0.5, label, transform=line[0].transAxes, ha="right", va="center", fontsize=9)
     for axis, title in zip(axes[0], titles, strict=False):
@@ -83,7 +83,7 @@ def reverse_process(model: ImageModel) -> Figure:
         if round(time * steps) in shown:
             seen.append((x, clean))
 
-    model.sample(contexts, SamplerConfig("ddpm", steps), torch.Generator().manual_seed(1), watch=watch)
+    model.sample(contexts, SamplerConfig("ddpm"), torch.Generator().manual_seed(1), watch=watch)
     rows: list[Row] = []
     for i, name in enumerate(names):
         rows.append((f"{name}: x at t", torch.stack([x[i] for x, _ in seen])))
@@ -95,22 +95,23 @@ def samplers(model: ImageModel) -> Figure:
     """The same noise and contexts through DDPM, DDIM with fewer and fewer steps, and the wrong sampler."""
     contexts = torch.eye(len(model.config.names))  # (K, K)
     steps = model.config.process.steps
-    ways = {f"DDPM, {steps} steps": SamplerConfig("ddpm", steps)}
+    ways = {f"DDPM, {steps} steps": SamplerConfig("ddpm")}
     ways |= {f"DDIM, {few} steps": SamplerConfig("ddim", few) for few in (100, 20, 10, 5)}
-    ways |= {"DDPM, no fresh noise": SamplerConfig("ddpm", steps, add_noise=False)}
+    ways |= {"DDPM, no fresh noise": SamplerConfig("ddpm", add_noise=False)}
     rows = [(label, model.sample(contexts, way, torch.Generator().manual_seed(3))) for label, way in ways.items()]
     return pictures(rows, model.config.names)
 
 
 def wrong_sampler(model: ImageModel) -> Figure:
-    """Pictures of the same contexts by DDPM, and by DDPM that forgets the fresh noise."""
-    contexts = torch.eye(len(model.config.names)).repeat(2, 1)  # (2K, K)
-    steps = model.config.process.steps
-    rows: list[Row] = []
-    for label, way in (("right", True), ("no fresh noise", False)):
-        images = model.sample(contexts, SamplerConfig("ddpm", steps, add_noise=way), torch.Generator().manual_seed(0))
-        rows += [(label, part) for part in images.chunk(2)]
-    return pictures(rows, model.config.names)
+    """Five pictures of each context by DDPM, and five from the same noise by DDPM that forgets the fresh noise."""
+    names = model.config.names
+    contexts = torch.eye(len(names)).repeat_interleave(5, dim=0)  # (5K, K)
+    right, wrong = (
+        model.sample(contexts, SamplerConfig("ddpm", add_noise=way), torch.Generator().manual_seed(0)).split(5)
+        for way in (True, False)
+    )
+    both = [torch.cat(parts) for parts in zip(right, wrong, strict=True)]  # (10, C, S, S) each
+    return pictures(list(zip(names, both, strict=True)), ["DDPM", *[""] * 4, "no fresh noise"])
 
 
 def mixtures(model: ImageModel) -> Figure:
@@ -137,7 +138,7 @@ def two_ways() -> Figure:
     figure, axes = plt.subplots(1, len(panels), figsize=(10, 2.6), sharex=True, sharey=True)
     for axis, (title, chunks) in zip(axes, panels, strict=True):
         ahead = chunks[..., 1].cumsum(1)  # (N, T): the way forward adds up
-        axis.plot(chunks[..., 0].T, ahead.T, color="tab:blue", alpha=0.35, linewidth=1)
+        axis.plot(chunks[..., 0].T.numpy(), ahead.T.numpy(), color="tab:blue", alpha=0.35, linewidth=1)
         axis.plot(0, 0.5 * (HORIZON + 1) / 2, "o", color="tab:red", markersize=9)
         axis.set_title(title, fontsize=9)
         axis.set_xlabel("sideways")
@@ -173,7 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             ("forward", forward_process()),
             ("reverse", reverse_process(sprites)),
             ("samplers", samplers(digits)),
-            ("wrong_sampler", wrong_sampler(digits)),
+            ("wrong_sampler", wrong_sampler(sprites)),
             ("mixtures", mixtures(sprites)),
             ("two_ways", two_ways()),
         ):

@@ -1,10 +1,11 @@
 """`python -m tformer.diffusion.quality`: how good an image model's pictures are, and what fewer steps cost.
 
-Three numbers, because each alone can be had by cheating:
+Four numbers, because each alone can be had by cheating:
 
 - accuracy: how often a classifier trained on the real images finds in a picture the context it was drawn for.
 - learned from: how often a classifier trained on the *pictures* is right about real, held-out images. A model that
   draws the same good picture again and again scores high in the first and low here (arXiv:1905.10887).
+- variety: mean distance between two pictures of the same context, relative to that of real images.
 - nearness: median distance to the nearest training image, relative to that of held-out real images. Far below 1, the
   model has memorised its training images.
 """
@@ -70,6 +71,7 @@ class Sampled:
     seconds: float = 0.0
     accuracy: float = 0.0
     learned_from: float = 0.0
+    variety: float = 0.0
     nearness: float = 0.0
 
 
@@ -116,6 +118,13 @@ def nearest(images: Tensor, training: Tensor) -> Tensor:
     return torch.cdist(images.flatten(1), training.flatten(1)).amin(1)
 
 
+def variety(images: Tensor, labels: Tensor) -> float:
+    """Return the mean distance between two of ``images`` (N, C, S, S) that share a label (N,)."""
+    groups = [images[labels == label].flatten(1) for label in labels.unique()]
+    distances = [torch.cdist(g, g).sum() / (len(g) * (len(g) - 1)) for g in groups]  # a picture's own is 0
+    return float(torch.stack(distances).mean())
+
+
 def draw_all(model: ImageModel, samplers: dict[str, SamplerConfig], options: QualityOptions) -> list[Sampled]:
     """Return every sampler's pictures, ``count`` per context in order of the contexts, with the seconds they took.
 
@@ -148,6 +157,7 @@ def measure(model: ImageModel, data: ImageSet, options: QualityOptions) -> tuple
         result.accuracy = accuracy(judge, result.images, drawn)
         pupil = train_classifier(result.images, drawn, classes, options.seed)
         result.learned_from = accuracy(pupil, held_out.images, held)
+        result.variety = variety(result.images, drawn) / variety(training.images, real)
         result.nearness = float(nearest(result.images, training.images).median() / usual)
     return accuracy(judge, held_out.images, held), results
 
@@ -168,17 +178,17 @@ def choose_samplers(model: ImageModel, few: int) -> dict[str, SamplerConfig]:
 def table(held_out: float, results: Sequence[Sampled]) -> str:
     """Return the results as a Markdown table."""
     lines = [
-        "| sampler | steps | accuracy | learned from | nearness | seconds per 100 pictures | speed-up |",
-        "|---|---|---|---|---|---|---|",
+        "| sampler | steps | accuracy | learned from | variety | nearness | seconds per 100 pictures | speed-up |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for result in results:
         hundred = result.seconds / len(result.images) * 100
         speed = results[0].seconds / result.seconds
         lines.append(
             f"| {result.name} | {result.sampler.steps} | {result.accuracy:.1%} | {result.learned_from:.1%} | "
-            f"{result.nearness:.2f} | {hundred:.2f} | {speed:.1f}× |"
+            f"{result.variety:.2f} | {result.nearness:.2f} | {hundred:.2f} | {speed:.1f}× |"
         )
-    lines.append(f"| real, held-out images | | {held_out:.1%} | | 1.00 | | |")
+    lines.append(f"| real, held-out images | | {held_out:.1%} | | 1.00 | 1.00 | | |")
     return "\n".join(lines)
 
 
@@ -213,7 +223,7 @@ def write(out: Path, line: str, model: ImageModel, held_out: float, results: Seq
     where = f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads, {platform.machine()}"
     rows = [
         {"name": r.name, "sampler": asdict(r.sampler), "pictures": len(r.images), "seconds": round(r.seconds, 3)}
-        | {"accuracy": r.accuracy, "learned_from": r.learned_from, "nearness": r.nearness}
+        | {"accuracy": r.accuracy, "learned_from": r.learned_from, "variety": r.variety, "nearness": r.nearness}
         for r in results
     ]
     content: dict[str, Any] = {

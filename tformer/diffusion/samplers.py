@@ -81,8 +81,8 @@ def sample_ddpm(
     """Return examples (B, …) from ``noise`` (B, …) in all S steps of the schedule.
 
     add_noise: False is the well-known mistake, kept to be looked at. Without fresh noise each step moves to the *mean*
-    of what x could have been; after a few the sample is smoother than any x_t the network was trained on, and it ends
-    in a featureless average instead of an example.
+    of what x could have been: soon x holds less noise than any x_t that the network was trained on, and the pictures of
+    a context end as nearly the same average, whatever noise they began as.
     """
     x = noise
     for t in range(schedule.steps, 0, -1):
