@@ -172,6 +172,17 @@ def test_a_broken_policy_ends_the_run_and_the_episodes_before_are_kept() -> None
     assert found and {result.outcome for result in found} == {"success"}
 
 
+def test_a_policy_that_refuses_every_episode_of_a_task_does_not_end_the_run() -> None:
+    def fault(batch: Sequence[Observation]) -> None:
+        if batch[0].episode.startswith("toy/0/"):
+            raise UserError("There is no skill for this task: choose another.")
+
+    results = play(jobs(), Reacher(fault), workers=1)
+    assert {key: result.outcome for key, result in results.items()} == {
+        str(job.key): "error" if job.key.task_id == 0 else "success" for job in jobs()
+    }
+
+
 def test_actions_of_a_wrong_shape_are_the_policys_failure() -> None:
     class Flat(RandomPolicy):
         def act(self, observations: Sequence[Observation]) -> np.ndarray:

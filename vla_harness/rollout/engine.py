@@ -9,7 +9,8 @@ Who may fail, and what follows:
 - **The policy raises on a batch**: nobody knows what it has done to the memories of the batch's episodes, so all of
   them are forgotten and start again, each asking alone from then on. **It raises on one that asks alone**: that
   episode is an error. It raises on three of those with no answer in between: the policy is what is broken (a lost
-  server, a full GPU), and the run ends with RunFailed; the three are not recorded, so that a resume plays them.
+  server, a full GPU), and the run ends with RunFailed; the three are not recorded, so that a resume plays them. A
+  UserError is the policy's own word that it is well and cannot play this episode, so it never counts as broken.
 
 Batches: whatever waits when the policy is free goes into one call, up to ``spec.max_batch``, oldest first. There is no
 waiting window: while the policy computes, questions pile up by themselves, so under load batches grow to what the
@@ -29,7 +30,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..errors import ConventionError, RunFailed
+from ..errors import ConventionError, RunFailed, UserError
 from ..types import EpisodeResult, Observation, Policy
 from .jobs import (
     Abandon,
@@ -264,7 +265,10 @@ class _Engine:
                 self._schedule.put_back(job)
                 continue
             result = _error(job, f"The policy failed: {sentence_of(error)}")
-            self._suspects.append(replace(result, attempts=self._plays[str(job.key)]))
+            if isinstance(error, UserError):
+                self._end(result)
+            else:
+                self._suspects.append(replace(result, attempts=self._plays[str(job.key)]))
         if len(self._suspects) >= BROKEN_POLICY:
             raise RunFailed(f"The policy failed on {BROKEN_POLICY} episodes in a row: {sentence_of(error)}")
 
