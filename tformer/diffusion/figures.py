@@ -1,4 +1,4 @@
-"""`python -m tformer.diffusion.figures`: the figures of the README's diffusion half."""
+"""`python -m tformer.diffusion.figures`: the figures of image models in the README's diffusion half."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..command import parse_options, run_command
 from ..data.images import load_images, parse_context
-from .action_head import ActionHead
 from .images import ImageModel, load_image_model
 from .process import SamplerConfig
 from .schedules import add_noise, cosine_schedule, linear_schedule
-from .two_ways import CONDITION_DIM, HORIZON, TOKENS, draw_demonstrations, head_config, train_head
 
 Row = tuple[str, Tensor]
 """What a row shows, and its images (N, C, H, W) in -1 … 1."""
@@ -29,7 +27,7 @@ Row = tuple[str, Tensor]
 
 @dataclass(frozen=True)
 class FigureOptions:
-    """Draw the figures about diffusion: the forward and reverse process, the samplers, the two ways."""
+    """Draw the figures about diffusion: the forward and reverse process, the samplers, the contexts."""
 
     digits: Path = Path("runs/digits")
     """A diffusion model trained on the digits, as checkpoint or folder."""
@@ -125,44 +123,6 @@ def mixtures(model: ImageModel) -> Figure:
     return pictures(rows)
 
 
-def two_ways() -> Figure:
-    """Action chunks as paths: shown, drawn by two action heads, and the answer of plain regression."""
-    generator = torch.Generator().manual_seed(0)
-    condition, shown = draw_demonstrations(40, generator)
-    panels = [("demonstrations", shown), ("regression", _regression(condition))]
-    for kind, title in (("ddim", "ActionHead, DDIM 10 steps"), ("euler", "ActionHead, flow, 10 steps")):
-        torch.manual_seed(0)
-        head = ActionHead(head_config(kind))  # type: ignore[arg-type]
-        train_head(head)
-        panels.append((title, head.sample(condition, generator)))
-    figure, axes = plt.subplots(1, len(panels), figsize=(10, 2.6), sharex=True, sharey=True)
-    for axis, (title, chunks) in zip(axes, panels, strict=True):
-        ahead = chunks[..., 1].cumsum(1)  # (N, T): the way forward adds up
-        axis.plot(chunks[..., 0].T.numpy(), ahead.T.numpy(), color="tab:blue", alpha=0.35, linewidth=1)
-        axis.plot(0, 0.5 * (HORIZON + 1) / 2, "o", color="tab:red", markersize=9)
-        axis.set_title(title, fontsize=9)
-        axis.set_xlabel("sideways")
-    axes[0].set_ylabel("forward")
-    figure.tight_layout()
-    return figure
-
-
-def _regression(condition: Tensor) -> Tensor:
-    """Return what a network that minimises the squared error answers, (N, T, A)."""
-    torch.manual_seed(0)
-    generator = torch.Generator().manual_seed(1)
-    size = HORIZON * 2
-    model = nn.Sequential(nn.Flatten(), nn.Linear(TOKENS * CONDITION_DIM, 64), nn.ReLU(), nn.Linear(64, size))
-    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
-    for _ in range(600):
-        seen, actions = draw_demonstrations(64, generator)
-        optimizer.zero_grad()
-        (model(seen).view_as(actions) - actions).square().mean().backward()
-        optimizer.step()
-    with torch.no_grad():
-        return model(condition).view(-1, HORIZON, 2)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Returns its exit code."""
 
@@ -176,7 +136,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             ("samplers", samplers(digits)),
             ("wrong_sampler", wrong_sampler(sprites)),
             ("mixtures", mixtures(sprites)),
-            ("two_ways", two_ways()),
         ):
             path = options.out / f"diffusion_{name}.png"
             figure.savefig(path, dpi=100)

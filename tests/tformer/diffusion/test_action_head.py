@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
-from tformer.diffusion import ActionHead, ActionHeadConfig, SamplerConfig
+from tformer.diffusion import ActionHead, ActionHeadConfig, SamplerConfig, two_ways
 from tformer.diffusion.two_ways import (
     CONDITION_DIM,
     DIFFUSION,
     FLOW,
     HORIZON,
     KINDS,
+    Kind,
     draw_demonstrations,
     head_config,
     judge,
@@ -20,16 +23,17 @@ from tformer.diffusion.two_ways import (
 )
 
 
-def make_head(kind: str) -> ActionHead:
+def make_head(kind: Kind) -> ActionHead:
     torch.manual_seed(0)
-    return ActionHead(head_config(kind))  # type: ignore[arg-type]
+    return ActionHead(head_config(kind))
 
 
 @pytest.fixture(scope="module")
-def trained() -> dict[str, ActionHead]:
+def trained() -> dict[Kind, ActionHead]:
     """One network per process; the samplers of a process share it."""
-    heads: dict[str, ActionHead] = {}
-    for first, second in (("ddpm", "ddim"), ("euler", "midpoint")):
+    heads: dict[Kind, ActionHead] = {}
+    pairs: list[tuple[Kind, Kind]] = [("ddpm", "ddim"), ("euler", "midpoint")]
+    for first, second in pairs:
         heads[first], heads[second] = make_head(first), make_head(second)
         train_head(heads[first])
         heads[second].load_state_dict(heads[first].state_dict())
@@ -37,7 +41,7 @@ def trained() -> dict[str, ActionHead]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_both_ways_are_learned_and_their_mean_is_not(trained: dict[str, ActionHead], kind: str) -> None:
+def test_both_ways_are_learned_and_their_mean_is_not(trained: dict[Kind, ActionHead], kind: Kind) -> None:
     generator = torch.Generator().manual_seed(5)
     condition, shown = draw_demonstrations(256, generator)
     chunks = trained[kind].sample(condition, generator)  # (256, T, A)
@@ -75,7 +79,7 @@ def test_padded_actions_are_neither_learned_nor_seen() -> None:
     assert loss(actions, torch.zeros(4, HORIZON)) == 0
 
 
-def test_padded_observation_tokens_are_not_seen(trained: dict[str, ActionHead]) -> None:
+def test_padded_observation_tokens_are_not_seen(trained: dict[Kind, ActionHead]) -> None:
     condition, _ = draw_demonstrations(4, torch.Generator().manual_seed(0))
     padded = torch.cat([condition, torch.full((4, 3, CONDITION_DIM), 9.0)], dim=1)
     mask = torch.tensor([[1, 1, 0, 0, 0]]).expand(4, -1)
@@ -85,7 +89,7 @@ def test_padded_observation_tokens_are_not_seen(trained: dict[str, ActionHead]) 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_row_depends_on_its_own_generator_only(trained: dict[str, ActionHead], kind: str) -> None:
+def test_a_row_depends_on_its_own_generator_only(trained: dict[Kind, ActionHead], kind: Kind) -> None:
     condition, _ = draw_demonstrations(3, torch.Generator().manual_seed(0))
 
     def generators(*rows: int) -> list[torch.Generator]:
@@ -102,3 +106,14 @@ def test_a_sampler_of_the_other_kind_is_refused() -> None:
         ActionHead(ActionHeadConfig(process=DIFFUSION, sampler=SamplerConfig("euler")))
     with pytest.raises(ValueError, match="ddim samples diffusion"):
         ActionHead(ActionHeadConfig(process=FLOW, sampler=SamplerConfig("ddim")))
+
+
+def test_the_comparison_says_what_regression_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(two_ways, "train_head", lambda head, seed: train_head(head, 2, seed=seed))
+    assert two_ways.main(["--out", str(tmp_path), "--seeds", "2", "--count", "50"]) == 0
+    lines = (tmp_path / "two_ways.md").read_text().splitlines()
+    assert "--seeds 2" in lines[0]
+    assert lines[4].startswith("| demonstrations") and "| 0.0% … 0.0% | 0.000 … 0.000 |" in lines[4]
+    assert lines[5].startswith("| regression") and "| 100.0% … 100.0% |" in lines[5]
+    assert len(lines) == 10
+    assert (tmp_path / "diffusion_two_ways.png").is_file()
