@@ -41,7 +41,7 @@ def write_arena(root_folder: Path, name: str, tables: Tables) -> None:
         for leg in range(1, 5):
             place = {"type": "cylinder", "pos": "0 0 0", "size": "0.05 0.1"}
             ET.SubElement(table, "geom", drawn | place, name=f"table_leg{leg}_visual", material="table_texture")
-    for light, attributes in (common["lights"] | arena.get("lights", {})).items():
+    for light, attributes in (arena.get("lights", {}) | common["lights"]).items():
         ET.SubElement(world, "light", attributes, name=light)
     for camera, attributes in common["cameras"].items():
         ET.SubElement(world, "camera", attributes, name=camera, mode="fixed")
