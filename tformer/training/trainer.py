@@ -6,7 +6,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from types import FrameType
@@ -81,7 +81,7 @@ class Trainer(Generic[BatchT]):
         loss_sum = torch.tensor(self.state.loss_sum, device=self.place.device)
         started, spent = time.perf_counter(), self.state.seconds
         for position in range(self.state.position, len(batches)):
-            loss_sum += self.step(list(batches[position]))
+            loss_sum += self.step(batches[position])
             self.state.step, self.state.position = self.state.step + 1, position + 1
             log.advance()
             if self.state.step % self.options.log_every == 0 or self.state.position == len(batches):
@@ -95,7 +95,7 @@ class Trainer(Generic[BatchT]):
                     break
         return mean
 
-    def step(self, indices: list[int]) -> Tensor:
+    def step(self, indices: Sequence[int]) -> Tensor:
         """Take one optimizer step on a global batch. Returns its mean loss over all processes, a scalar."""
         share = indices[self.place.rank :: self.place.world]
         # A batch smaller than the number of processes leaves some without a share: they repeat an item and count none.

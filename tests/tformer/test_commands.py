@@ -1,0 +1,115 @@
+"""The training commands as a user runs them, on corpora that take seconds."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tformer.train.__main__ import main
+from tformer.train.charlm import CharlmOptions, CharlmTask
+from tformer.training import list_checkpoints
+
+NOUNS = {"dog": "Hund", "cat": "Katze", "man": "Mann", "boy": "Junge", "bird": "Vogel", "horse": "Pferd"}
+VERBS = {"sees": "sieht", "hears": "hört", "finds": "findet", "follows": "folgt"}
+
+
+def write_corpus(path: Path) -> None:
+    """Write sentences of a language that can be learned in seconds."""
+    lines = [
+        f"a {a} {verb} a {b} .\tein {NOUNS[a]} {VERBS[verb]} ein {NOUNS[b]} ."
+        for a in NOUNS
+        for b in NOUNS
+        for verb in VERBS
+    ]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def translation(tmp_path: Path, *more: str) -> int:
+    """Run the translation command with a tiny model."""
+    options = (
+        "--target de --epochs 12 --d-model 32 --d-ff 64 --layers 1 --batch-size 16 --vocab-size 300 --warmup-steps 5"
+    )
+    options += " --learning-rate 0.01 --min-learning-rate 0.001 --dropout 0 --average 2 --keep 2 --beams 3 --device cpu"
+    data = ["--data", str(tmp_path / "corpus.tsv"), "--out", str(tmp_path / "run")]
+    return main(["translation", *data, *options.split(), *more])
+
+
+@pytest.mark.parametrize("tokenizer", ["bpe", "word"])
+def test_translation_learns_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str], tokenizer: str) -> None:
+    write_corpus(tmp_path / "corpus.tsv")
+    assert translation(tmp_path, "--tokenizer", tokenizer) == 0
+    out = capsys.readouterr().out
+    assert "source    a " in out and "predicted ein " in out
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["bleu"] > 60 > 30 > result["copy_bleu"] + result["untrained_bleu"]
+    assert result["averaged"] == [path.name for path in list_checkpoints(tmp_path / "run")]
+    assert result["sacrebleu"].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
+    curve = json.loads((tmp_path / "run" / "curve.json").read_text())
+    assert len(curve) == 12 and {"loss", "bleu", "cer", "wer", "train_loss", "seconds"} <= curve[-1].keys()
+    assert len((tmp_path / "run" / "translations.txt").read_text().splitlines()) == result["sentences"]
+
+
+def test_bad_input_ends_in_one_sentence_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_corpus(tmp_path / "corpus.tsv")
+    for more, said in [
+        (["--max-tokens", "6"], "error: 120 training pairs have up to"),
+        (["--data", str(tmp_path / "none.tsv")], "error: there is no corpus"),
+        (["--epochs", "many"], "error: "),
+        (["--resume", "latest"], "holds no checkpoint to resume from"),
+    ]:
+        assert translation(tmp_path, *more) == 2
+        err = capsys.readouterr().err
+        assert said.split("120")[0] in err and err.count("\n") == 1
+    (tmp_path / "empty.txt").write_text("")
+    assert main(["charlm", "--data", str(tmp_path / "empty.txt"), "--out", str(tmp_path / "run")]) == 2
+    (tmp_path / "short.txt").write_text("short " * 50)
+    assert main(["charlm", "--data", str(tmp_path / "short.txt"), "--out", str(tmp_path / "run")]) == 2
+    err = capsys.readouterr().err
+    assert "empty.txt is empty" in err and "too few for --block-size 64" in err
+    assert not (tmp_path / "run").exists()
+    assert main(["nothing"]) == 2 and main([]) == 2 and main(["--help"]) == 0
+
+
+def charlm(tmp_path: Path, *more: str) -> int:
+    """Run the character command with a tiny model on a text with a rule that the bigram model cannot know."""
+    (tmp_path / "text.txt").write_text("abcabdacbacd\n" * 400)
+    options = "--epochs 1 --d-model 16 --layers 1 --heads 2 --block-size 16 --batch-size 8 --sample 40 --device cpu"
+    data = ["--data", str(tmp_path / "text.txt"), "--out", str(tmp_path / "run")]
+    return main(["charlm", *data, *options.split(), "--learning-rate", "0.02", *more])
+
+
+def test_charlm_beats_the_bigram_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert charlm(tmp_path) == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["gpt_bits_per_character"] < 0.5 < result["bigram_bits_per_character"]
+    out = capsys.readouterr().out
+    assert "abc" in out and "bits per character on the whole validation text: bigram" in out
+
+
+def test_another_configuration_s_checkpoint_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert charlm(tmp_path) == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert charlm(tmp_path, "--resume", "latest", "--layers", "2") == 2
+    assert "another configuration (layers 1 there and 2 here)" in capsys.readouterr().err
+    assert charlm(tmp_path) == 2
+    assert "already holds a training" in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+
+
+def test_samples_go_on_beyond_the_block(tmp_path: Path) -> None:
+    options = CharlmOptions(out=tmp_path, d_model=16, layers=1, heads=2, block_size=8, batch_size=2)
+    task = CharlmTask(options, "some text\n" * 40, "text")
+    assert len(task.write(50)) == 50
+
+
+def test_the_module_runs_as_a_program(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tformer.train", "charlm", "--help"], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0
+    for said in ("--preset {laptop,classic}", "--resume", "--data", "Characters that the model reads at once"):
+        assert said in done.stdout
