@@ -14,6 +14,7 @@ from .diffusion import (
 from .errors import TrainingFailed, UserError
 from .gpt import GPT, GPTConfig, load_gpt2
 from .transformer import Transformer, TransformerConfig, build_transformer
+from .translator import Translator
 
 __all__ = [
     "GPT",
@@ -30,6 +31,7 @@ __all__ = [
     "TrainingFailed",
     "Transformer",
     "TransformerConfig",
+    "Translator",
     "UserError",
     "build_transformer",
     "load_gpt2",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tformer import Translator, UserError
 from tformer.train.__main__ import main
 from tformer.train.charlm import CharlmOptions, CharlmTask
 from tformer.training import list_checkpoints
@@ -51,6 +52,12 @@ def test_translation_learns_and_reports(tmp_path: Path, capsys: pytest.CaptureFi
     curve = json.loads((tmp_path / "run" / "curve.json").read_text())
     assert len(curve) == 12 and {"loss", "bleu", "cer", "wer", "train_loss", "seconds"} <= curve[-1].keys()
     assert len((tmp_path / "run" / "translations.txt").read_text().splitlines()) == result["sentences"]
+    translator = Translator.load(tmp_path / "run")
+    assert translator.translate(["a dog sees a cat ."], beams=2) == ["ein Hund sieht ein Katze ."]
+    with pytest.raises(UserError, match="tokens is longer than the model's 256"):
+        translator.translate(["dog " * 400])
+    with pytest.raises(UserError, match="holds no trained translator"):
+        Translator.load(tmp_path)
 
 
 def test_bad_input_ends_in_one_sentence_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,7 @@ from ..generation import Sampling, generate
 from ..gpt import GPT, GPTConfig
 from ..layers import Activation, Norm, Positions
 from ..tokenizers import CharTokenizer, save_tokenizer
-from ..training import Loss, TrainOptions, Validation, train
+from ..training import Loss, TrainOptions, Validation, leads, train
 
 STEPS_PER_EPOCH = 250
 
@@ -187,6 +187,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         task = CharlmTask(options, text, name)
         print(f"{name}: {len(text)} characters, {task.tokenizer.vocab_size} different ones")
         state = train(task, options)
+        if not leads():
+            return
         save_tokenizer(task.tokenizer, options.out / "tokenizer.json")
         result = task.report() | {"training_seconds": round(state.seconds, 1)}
         (options.out / "result.json").write_text(json.dumps({"text": name} | result, indent=1) + "\n")

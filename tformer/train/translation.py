@@ -19,11 +19,12 @@ from ..data.buckets import bucketed_batches
 from ..data.default_corpus import default_corpus
 from ..data.parallel import Corpus, Pair, read_corpus
 from ..errors import UserError
-from ..generation import pad, translate
+from ..generation import pad
 from ..scores import SIGNATURE, bleu, character_error_rate, word_error_rate
-from ..tokenizers import END, PADDING, START, BPETokenizer, Tokenizer, WordTokenizer, save_tokenizer
-from ..training import Loss, TrainOptions, Validation, average_weights, list_checkpoints, train
+from ..tokenizers import END, PADDING, START, BPETokenizer, Tokenizer, WordTokenizer
+from ..training import Loss, TrainOptions, Validation, average_weights, leads, list_checkpoints, train
 from ..transformer import Transformer, TransformerConfig
+from ..translator import Translator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +118,7 @@ class TranslationTask:
         )
         torch.manual_seed(options.seed)
         self.model: Transformer = Transformer(config)
+        self.translator = Translator(self.model, self.source, self.target)
         self.configuration: Mapping[str, Any] = asdict(config) | {
             "corpus": corpus.name,
             "pairs": len(corpus.train),
@@ -172,27 +174,12 @@ class TranslationTask:
 
     def run_validation(self, pairs: Sequence[Pair], examples: int = 3) -> tuple[dict[str, float], str]:
         """Translate greedily; return BLEU, CER and WER, and the first ``examples`` as text."""
-        hypotheses = self.translate([source for source, _ in pairs], beams=1)
+        hypotheses = self.translator.translate([source for source, _ in pairs], beams=1)
         shown = [
             f"  source    {source}\n  expected  {target}\n  predicted {hypothesis}"
             for (source, target), hypothesis in zip(pairs[:examples], hypotheses, strict=False)
         ]
         return score(hypotheses, [target for _, target in pairs]), "\n\n".join(shown)
-
-    def translate(self, sentences: Sequence[str], beams: int) -> list[str]:
-        """Return the translations, in order. Raises UserError for a sentence that is too long."""
-        tokens = [[START, *self.source.encode(sentence), END] for sentence in sentences]
-        order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
-        result = [""] * len(tokens)
-        self.model.eval()
-        for start in range(0, len(order), 64):
-            chunk = order[start : start + 64]
-            written = translate(
-                self.model, [tokens[i] for i in chunk], START, END, PADDING, beams, self.options.length_penalty
-            )
-            for i, hypothesis in zip(chunk, written, strict=True):
-                result[i] = self.target.decode(hypothesis)
-        return result
 
     def test(self) -> dict[str, float]:
         """Translate the test part with the averaged weights; write translations and result.json; return the scores."""
@@ -201,13 +188,11 @@ class TranslationTask:
         checkpoints = list_checkpoints(options.out)[-options.average :]
         self.model.load_state_dict(average_weights(checkpoints))
         started = time.perf_counter()
-        hypotheses = self.translate(sources, options.beams)
+        hypotheses = self.translator.translate(sources, options.beams, options.length_penalty)
         seconds = time.perf_counter() - started
         torch.manual_seed(options.seed)
         untrained = Transformer(self.model.config).to(self.model.projection.weight.device)
-        trained, self.model = self.model, untrained
-        baseline = self.translate(sources[:100], beams=1)
-        self.model = trained
+        baseline = Translator(untrained, self.source, self.target).translate(sources[:100], beams=1)
         result = score(hypotheses, references) | {
             "copy_bleu": bleu(sources, references),
             "untrained_bleu": bleu(baseline, references[:100]),
@@ -218,7 +203,7 @@ class TranslationTask:
         stored: dict[str, Any] = {"corpus": self.corpus.name, "test": options.test, "sacrebleu": SIGNATURE}
         stored |= {"beams": options.beams, "averaged": [path.name for path in checkpoints], **result}
         (options.out / "result.json").write_text(json.dumps(stored, indent=1) + "\n")
-        torch.save({"configuration": dict(self.configuration), "model": trained.state_dict()}, options.out / "model.pt")
+        self.translator.save(options.out)
         return result
 
 
@@ -274,8 +259,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{corpus.name}: {len(corpus.train)} pairs to learn, {len(corpus.test)} to test")
         task = TranslationTask(options, corpus)
         state = train(task, options)
-        save_tokenizer(task.source, options.out / "tokenizer_source.json")
-        save_tokenizer(task.target, options.out / "tokenizer_target.json")
+        if not leads():
+            return
         result = task.test()
         print(
             f"test: BLEU {result['bleu']:.1f}, CER {result['cer']:.3f}, WER {result['wer']:.3f}; "

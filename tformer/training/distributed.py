@@ -27,6 +27,11 @@ class Place:
         return self.rank == 0
 
 
+def leads() -> bool:
+    """Whether this process is alone or the leading one of `torchrun`, the one that reports."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def join_processes(device: str) -> Iterator[Place]:
     """Join the other processes of `torchrun`, if any, until the block ends. device: as in TrainOptions."""
