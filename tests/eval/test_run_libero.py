@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from vla_harness.envs.assets import resolve_assets
 from vla_harness.eval.run_libero import RunLibero, main
 from vla_harness.results import read_run
 from vla_harness.types import EpisodeResult
@@ -281,7 +282,8 @@ def test_a_reader_that_leaves_is_no_crash(whole: Path) -> None:
 
 
 def test_libero_episodes_survive_kills_and_are_the_same_on_any_number_of_workers(tmp_path: Path) -> None:
-    choice = ["--suite", "spatial", "--tasks", "0,4", "--trials", "2"]
+    assets = resolve_assets("auto")
+    choice = ["--suite", "spatial", "--tasks", "0,4", "--trials", "2", "--assets", assets.path]
     path = tmp_path / "run"
     with started(LIBERO, *choice, "--policy", "random", "--workers", 2, "--out", path) as process:
         assert process.stderr is not None
@@ -299,4 +301,5 @@ def test_libero_episodes_survive_kills_and_are_the_same_on_any_number_of_workers
     assert substance(tmp_path / "b") == substance(path)
     summary = json.loads((path / "summary.json").read_text())
     assert summary["trials"] == 4 and summary["provenance"]["versions"]["mujoco"] == "3.3.2"
-    assert summary["provenance"]["assets"]["kind"] in ("path", "hub") and summary["gl_backend"] in ("egl", "osmesa")
+    assert summary["provenance"]["assets"]["digest"] == assets.digest
+    assert summary["gl_backend"] in ("egl", "osmesa")
