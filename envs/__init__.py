@@ -10,7 +10,7 @@ SUITES = ("spatial", "object", "goal", "10", "90")
 
 
 def register_environments() -> None:
-    """Register every environment id with gymnasium; gymnasium itself calls this through the package's entry point."""
+    """Register every environment id with gymnasium, once."""
     for suite in SUITES:
         environment_id = f"libero/{suite}-v0"
         if environment_id not in registry:

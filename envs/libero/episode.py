@@ -53,6 +53,10 @@ class LiberoEpisodes:
         self.problem._setup_references()
         self.stepper = OscStepper(self.problem)
         self.frame_site_rgba = self.model.site_rgba.copy()
+        # The first step of all compiles the stepping loop, once per machine for half a minute: that belongs to building
+        # an environment, which may take long, and not to stepping one, which is watched for hanging.
+        self.reset(0, self.state)
+        self.stepper.step(np.zeros(7))
 
     def reset(self, seed: int, initial_state: NDArray[np.float64]) -> None:
         """Start an episode. seed: of the fixtures' poses. initial_state: (1 + nq + nv,) float64."""
