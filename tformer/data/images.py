@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional
 
 from ..errors import UserError
 from .sprites import NAMES, draw_sprites
@@ -147,4 +147,4 @@ def _scaled(images: np.ndarray, largest: float) -> Tensor:
 
 
 def _one_hot(labels: np.ndarray, count: int) -> Tensor:
-    return F.one_hot(torch.from_numpy(labels.astype(np.int64)), count).float()
+    return functional.one_hot(torch.from_numpy(labels.astype(np.int64)), count).float()

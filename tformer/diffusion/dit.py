@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional
 
 from ..attention import SelfAttention
 from ..layers import FeedForward, sinusoids
@@ -47,8 +47,8 @@ class AdaptiveNorm(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """x: (B, T, C); condition: (B, condition). Returns the modulated x (B, T, C) and the gate (B, 1, C)."""
-        scale, shift, gate = self.modulation(F.silu(condition))[:, None].chunk(3, dim=-1)  # (B, 1, C) each
-        return F.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift, gate
+        scale, shift, gate = self.modulation(functional.silu(condition))[:, None].chunk(3, dim=-1)  # (B, 1, C) each
+        return functional.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift, gate
 
 
 class DiTBlock(nn.Module):
@@ -90,12 +90,12 @@ class DiT(nn.Module):
         """x: (B, C, S, S) noisy images; time: (B,) in 0 … 1; context: (B, contexts). Returns (B, C, S, S)."""
         patch, size = self.config.patch, x.shape[-2:]
         condition = self.condition(time, context)  # (B, d_model)
-        tokens = F.unfold(x, patch, stride=patch).transpose(1, 2)  # (B, T, pixels)
+        tokens = functional.unfold(x, patch, stride=patch).transpose(1, 2)  # (B, T, pixels)
         tokens = self.embed(tokens) + self.positions  # (B, T, d_model)
         for block in self.blocks:
             tokens = block(tokens, condition)  # (B, T, d_model)
         tokens, _ = self.norm(tokens, condition)  # (B, T, d_model)
-        return F.fold(self.out(tokens).transpose(1, 2), size, patch, stride=patch)  # (B, C, S, S)
+        return functional.fold(self.out(tokens).transpose(1, 2), size, patch, stride=patch)  # (B, C, S, S)
 
 
 def grid_positions(side: int, d_model: int) -> Tensor:

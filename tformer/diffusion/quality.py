@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional
 from tqdm import tqdm
 
 from ..command import parse_options, run_command
@@ -85,10 +85,10 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """images: (B, C, S, S) in -1 … 1. Returns (B, classes) logits."""
-        x = F.relu(self.conv1(images))  # (B, 32, S, S)
-        x = F.relu(self.conv2(x))  # (B, 64, S, S)
-        x = F.adaptive_avg_pool2d(x, 4).flatten(1)  # (B, 64·16)
-        return self.out(F.dropout(F.relu(self.hidden(x)), 0.3, self.training))  # (B, classes)
+        x = functional.relu(self.conv1(images))  # (B, 32, S, S)
+        x = functional.relu(self.conv2(x))  # (B, 64, S, S)
+        x = functional.adaptive_avg_pool2d(x, 4).flatten(1)  # (B, 64·16)
+        return self.out(functional.dropout(functional.relu(self.hidden(x)), 0.3, self.training))  # (B, classes)
 
 
 def train_classifier(images: Tensor, labels: Tensor, classes: int, seed: int) -> Classifier:
@@ -100,7 +100,7 @@ def train_classifier(images: Tensor, labels: Tensor, classes: int, seed: int) ->
     for _ in range(CLASSIFIER_STEPS):
         rows = torch.randint(len(images), (64,))  # (64,)
         optimizer.zero_grad()
-        F.cross_entropy(classifier(images[rows]), labels[rows]).backward()
+        functional.cross_entropy(classifier(images[rows]), labels[rows]).backward()
         optimizer.step()
         falling.step()
     return classifier.eval()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional
 
 from .conditioning import TimeAndContext
 
@@ -41,10 +41,11 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """x: (B, inputs, H, W); condition: (B, condition). Returns (B, outputs, H, W)."""
-        scale, shift = self.modulation(F.silu(condition))[:, :, None, None].chunk(2, dim=1)  # (B, outputs, 1, 1) each
-        h = self.conv1(F.silu(self.norm1(x)))  # (B, outputs, H, W)
+        scale_shift = self.modulation(functional.silu(condition))  # (B, 2·outputs)
+        scale, shift = scale_shift[:, :, None, None].chunk(2, dim=1)  # (B, outputs, 1, 1) each
+        h = self.conv1(functional.silu(self.norm1(x)))  # (B, outputs, H, W)
         h = self.norm2(h) * (1 + scale) + shift  # (B, outputs, H, W)
-        return self.skip(x) + self.conv2(F.silu(h))  # (B, outputs, H, W)
+        return self.skip(x) + self.conv2(functional.silu(h))  # (B, outputs, H, W)
 
 
 class ContextUnet(nn.Module):
@@ -76,9 +77,9 @@ class ContextUnet(nn.Module):
         x = self.middle2(x, condition)  # (B, 2·width, H/4, W/4)
         x = self.up2(torch.cat([enlarge(x, half), half], dim=1), condition)  # (B, 2·width, H/2, W/2)
         x = self.up1(torch.cat([enlarge(x, full), full], dim=1), condition)  # (B, width, H, W)
-        return self.out(F.silu(self.norm(x)))  # (B, C, H, W)
+        return self.out(functional.silu(self.norm(x)))  # (B, C, H, W)
 
 
 def enlarge(x: Tensor, like: Tensor) -> Tensor:
     """Return x (B, C, h, w) repeated to the height and width of ``like`` (B, …, H, W)."""
-    return F.interpolate(x, size=like.shape[-2:], mode="nearest")
+    return functional.interpolate(x, size=like.shape[-2:], mode="nearest")
