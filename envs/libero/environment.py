@@ -77,11 +77,11 @@ class LiberoEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[Any]]):
         source = resolve_assets(assets)
         stock_envs = import_libero(source.path)
         from ..renderer import Renderer
-        from ..standins.robot import use_light_robot
+        from ..standins.light import draw_lightly
         from .episode import LiberoEpisodes
         from .scene import SceneReader
 
-        edit_xml = use_light_robot(source.path) if source.kind == "primitive" else None
+        edit_xml = draw_lightly(source.path) if source.kind == "primitive" else None
         self._episodes = LiberoEpisodes(stock_envs, tasks[task].bddl_file, edit_xml)
         self.model, self.data = self._episodes.model, self._episodes.data  # mujoco's own, as gymnasium's MujocoEnv has
         self._make_renderer = lambda: Renderer(self._episodes.model)

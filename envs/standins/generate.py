@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from .arenas import write_arena
+from .light import write_light_robot
 from .mjcf import read_tables, texture_file, write_object
-from .robot import write_light_robot
 from .textures import label, texture
 
 

@@ -36,8 +36,8 @@ class Stock:
         self.env.env.ignore_done = True
         self._first_load = list(self.env.env.object_property_initializers)
 
-    def draw_robot_as(self, ours: LiberoEnv) -> None:
-        """From the next ``start`` on: with stand-in assets, ours draws it with fewer triangles."""
+    def draw_as(self, ours: LiberoEnv) -> None:
+        """Do so from the next ``start`` on: with stand-in assets, ours draws more plainly."""
         self.env.env.set_xml_processor(ours._episodes.problem._xml_processor)
 
     def show_frames(self, shown: bool) -> None:
@@ -91,7 +91,7 @@ def pushing_actions(count: int) -> np.ndarray:
 def test_three_episodes_equal_the_stock_environment(suite: str, task: int) -> None:
     ours = make(suite, task)
     stock = Stock(suite, task)
-    stock.draw_robot_as(ours)
+    stock.draw_as(ours)
     try:
         for episode, index in enumerate((0, 7, 49)):
             frames = episode > 0  # frames of the second and third: the first one's would be the easy case
@@ -114,7 +114,7 @@ def test_three_episodes_equal_the_stock_environment(suite: str, task: int) -> No
 def test_a_lit_burner_shows_in_the_same_frame() -> None:
     """The burner's light follows the knob one observation late in the stock environment; so it does in ours."""
     ours, stock = make("goal", 7), Stock("goal", 7)
-    stock.draw_robot_as(ours)
+    stock.draw_as(ours)
     try:
         observation = stock.start(0)
         ours.reset(seed=0, options={"initial_state": 0})

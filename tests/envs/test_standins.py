@@ -23,8 +23,8 @@ from vla_harness.envs.libero.benchmark import suite_tasks
 from vla_harness.envs.libero.environment import LiberoEnv
 from vla_harness.envs.renderer import Renderer
 from vla_harness.envs.standins import MARK, standin_assets
+from vla_harness.envs.standins.light import thin
 from vla_harness.envs.standins.mjcf import read_tables
-from vla_harness.envs.standins.robot import thin
 
 DATA = Path(__file__).parents[1] / "data"
 TASKS = [(suite, task) for suite in ("spatial", "object", "goal", "10") for task in range(10)]
