@@ -151,12 +151,12 @@ class SelfAttention(_Heads):
 
     def heads_of(self, x: Tensor, positions: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """x: (B, T, C). Returns queries (B, H, T, D), keys and values (B, G, T, D)."""
-        kv_width = self.kv_heads * self.head_dim
-        q, k, v = self.qkv(x).split([self.heads * self.head_dim, kv_width, kv_width], dim=-1)
-        q, k, v = self.split(q, self.heads), self.split(k, self.kv_heads), self.split(v, self.kv_heads)
+        turning = self.heads + self.kv_heads
+        qk, v = self.split(self.qkv(x), turning + self.kv_heads).split([turning, self.kv_heads], dim=1)
         if self.rotary is not None:
             positions = torch.arange(x.size(1), device=x.device) if positions is None else positions
-            q, k = self.rotary(q, positions), self.rotary(k, positions)
+            qk = self.rotary(qk, positions)  # both at once: (B, H + G, T, D)
+        q, k = qk.split([self.heads, self.kv_heads], dim=1)
         return q, k, v
 
 

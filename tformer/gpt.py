@@ -40,7 +40,7 @@ class GPTConfig:
     heads: int = 12
     kv_heads: int | None = None
     d_ff: int | None = None
-    """Inner width of the feed-forward; None for 4 d_model, or 8/3 d_model with swiglu, which has as many weights."""
+    """Inner width of the feed-forward; None for 4 d_model, or with swiglu 8/3 d_model, which makes as many weights."""
     dropout: float = 0.0
     """On the embeddings, on each sublayer's output and on the attention weights, as in GPT-2."""
     bias: bool = True
@@ -50,7 +50,8 @@ class GPTConfig:
 
     def __post_init__(self) -> None:
         if self.d_ff is None:
-            inner = 8 * self.d_model // 3 if self.activation == "swiglu" else 4 * self.d_model
+            # A multiple of 8, which matrix kernels like.
+            inner = -(-self.d_model // 3) * 8 if self.activation == "swiglu" else 4 * self.d_model
             object.__setattr__(self, "d_ff", inner)
 
 
