@@ -16,5 +16,9 @@ class AssetError(UserError):
     """Simulation assets are missing, incomplete or could not be fetched."""
 
 
+class CheckpointError(UserError):
+    """A checkpoint is not there, incomplete, broken, or of another model."""
+
+
 class RunFailed(Exception):
     """The run cannot go on, though nothing was asked wrongly; the message is one sentence. Exit code 1."""

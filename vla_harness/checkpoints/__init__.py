@@ -1,0 +1,31 @@
+"""Reads published checkpoints into modules: where the files are, which tensors they hold, in which number format.
+
+checkpoint = find_checkpoint("openvla/openvla-7b")            # a folder, or a hub id
+device = choose_device("auto")
+precision = choose_precision("4bit", device)
+with parameters_on_meta():                                    # costs neither memory nor time
+    model = Model(checkpoint.json("config.json"))
+quantise_linears(model, precision, only=lambda path: path.startswith("language_model."))
+load_weights(model, checkpoint.tensors(), rename=str, dtype=precision.dtype, device=device)
+"""
+
+from .files import Checkpoint, find_checkpoint
+from .loading import load_weights, module_bytes, parameters_on_meta
+from .precision import PRECISIONS, Precision, choose_device, choose_precision, quantise_linears
+from .tensors import PickledTensors, TensorFiles, Tensors
+
+__all__ = [
+    "PRECISIONS",
+    "Checkpoint",
+    "PickledTensors",
+    "Precision",
+    "TensorFiles",
+    "Tensors",
+    "choose_device",
+    "choose_precision",
+    "find_checkpoint",
+    "load_weights",
+    "module_bytes",
+    "parameters_on_meta",
+    "quantise_linears",
+]

@@ -1,0 +1,115 @@
+"""Finds a checkpoint's files: a folder on this machine, or a repository of the Hugging Face hub."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckpointError
+from .tensors import TensorFiles
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+DOWNLOADED = ("*.json", "*.safetensors", "*.model", "*.txt")
+"""What is fetched from the hub unless more is asked for: no pickles, no remote code, no copies in other formats."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint's files on this machine.
+
+    name: as the user gave it. path: the folder. revision: the hub's commit; None for a folder of the user's.
+    """
+
+    name: str
+    path: Path
+    revision: str | None = None
+
+    def json(self, file: str) -> dict[str, Any]:
+        """Return the content of the JSON file ``file``; raises CheckpointError if it is absent or no JSON object."""
+        try:
+            content = json.loads((self.path / file).read_text(encoding="utf-8"))
+        except OSError:
+            raise CheckpointError(f"{self.name} has no file {file}: give a complete checkpoint.") from None
+        except ValueError as error:
+            raise CheckpointError(f"{file} of {self.name} is no JSON ({error}): fetch the checkpoint again.") from None
+        if not isinstance(content, dict):
+            raise CheckpointError(f"{file} of {self.name} holds no JSON object: fetch the checkpoint again.")
+        return content
+
+    def has(self, file: str) -> bool:
+        """Return whether the folder holds ``file``."""
+        return (self.path / file).is_file()
+
+    def tensors(self) -> TensorFiles:
+        """Return the checkpoint's tensors: the files its index names, else ``model.safetensors``, else the only one.
+
+        Raises CheckpointError when there are none, or a file that the index names is absent.
+        """
+        return TensorFiles(self._weight_files(), self.name)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the names and contents of the weights and JSON files; computed once, seconds for gigabytes."""
+        total = hashlib.sha256()
+        files = {*self.path.glob("*.safetensors"), *self.path.glob("*.pt"), *self.path.glob("*.json")}
+        for file in sorted(files):
+            with file.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            total.update(f"{file.name} {digest}\n".encode())
+        return total.hexdigest()
+
+    @property
+    def provenance(self) -> dict[str, str | None]:
+        """What the results keep of it."""
+        return {"checkpoint": self.name, "checkpoint_revision": self.revision, "checkpoint_sha256": self.sha256}
+
+    def _weight_files(self) -> list[Path]:
+        indices = sorted(self.path.glob("*.safetensors.index.json"))
+        if indices:
+            shards = sorted(set(self.json(indices[0].name).get("weight_map", {}).values()))
+            for shard in shards:
+                if not self.has(shard):
+                    raise CheckpointError(f"{self.name} has no file {shard}, which its index names: fetch it again.")
+            return [self.path / shard for shard in shards]
+        if self.has("model.safetensors"):
+            return [self.path / "model.safetensors"]
+        files = sorted(self.path.glob("*.safetensors"))
+        if len(files) != 1:
+            raise CheckpointError(
+                f"{self.name} has no model.safetensors and no model.safetensors.index.json: give a folder or hub id"
+                " whose weights are safetensors."
+            )
+        return files
+
+
+def find_checkpoint(name: str, revision: str | None = None, files: Sequence[str] = DOWNLOADED) -> Checkpoint:
+    """Return the checkpoint ``name``: a folder that exists, else a hub id ("openvla/openvla-7b"), fetched when new.
+
+    revision: a branch, tag or commit of the hub. files: patterns of the files to fetch.
+    Raises CheckpointError when there is no such folder, or the hub has no such repository or cannot be reached.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if revision is not None:
+            raise CheckpointError(f"{name} is a folder and has no revision {revision!r}: leave the revision out.")
+        return Checkpoint(name, folder)
+    if folder.exists() or not HUB_ID.fullmatch(name):
+        raise CheckpointError(f"There is no checkpoint folder {name}: give a folder or a hub id such as org/model.")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        path = Path(snapshot_download(name, revision=revision, allow_patterns=list(files)))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        raise CheckpointError(
+            f"There is no folder {name}, and the hub did not give it ({reason}): check the name, the network and,"
+            " for a gated repository, `hf auth login`."
+        ) from None
+    return Checkpoint(name, path, revision=path.name)
