@@ -23,9 +23,10 @@ from torch.nn import functional
 
 from .attention import causal_mask
 from .command import parse_options, run_command
+from .generation import translate
 from .gpt import GPT, GPTConfig
 from .layers import FeedForward, LayerNorm, Residual, RotaryPositions, sinusoids
-from .tokenizers import END, START
+from .tokenizers import END, PADDING, START, Tokenizer
 from .translator import Translator
 
 SENTENCE = "A young girl in a red coat is playing with two dogs on the beach."
@@ -66,7 +67,7 @@ def embedding(translator: Translator) -> Figure:
 def positions() -> Figure:
     """The waves that are added, and how rotary scores fall with distance."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3))
-    left.imshow(sinusoids(torch.arange(64), 128).T, aspect="auto", cmap="RdBu")
+    left.imshow(sinusoids(torch.arange(64), 128).T.numpy(), aspect="auto", cmap="RdBu")
     left.set(xlabel="position", ylabel="entry of the vector", title="sinusoidal: added to the embedding")
     rotary = RotaryPositions(128, 64)
     ones = torch.ones(1, 1, 1, 64)  # (B, H, T, D)
@@ -83,7 +84,9 @@ def attention(translator: Translator) -> Figure:
     """Where the decoder's last cross-attention looks while it writes each token."""
     model = translator.model
     source = [START, *translator.source.encode(SENTENCE), END]
-    target = [START, *translator.target.encode(translator.translate([SENTENCE])[0]), END]
+    # The tokens as written: the text may be split into others, and into more of them than the model takes.
+    written = translate(model, [source], START, END, PADDING, beams=5)[0]
+    target = [START, *written, END]
     src, tgt = torch.tensor([source]), torch.tensor([target[:-1]])
     seen: list[tuple[Tensor, Tensor]] = []
     cross: Any = model.decoder[-1].cross_attention
@@ -93,13 +96,14 @@ def attention(translator: Translator) -> Figure:
         hook.remove()
         weights = cross.weights(*seen[0])[1][0].mean(dim=0)  # (H, T, S) to (T, S)
     names = [
-        ["start" if token == START else "end" if token == END else tokenizer.decode([token]) for token in row]
+        [_name(tokenizer, token) for token in row]
         for tokenizer, row in ((translator.source, source), (translator.target, target[1:]))
     ]
     figure, axis = plt.subplots(figsize=(6.5, 5.5))
-    axis.imshow(weights, cmap="Blues", vmin=0)
-    axis.set_xticks(range(len(source)), names[0], rotation=60, ha="right", fontsize=8)
-    axis.set_yticks(range(len(target) - 1), names[1], fontsize=8)
+    axis.imshow(weights.numpy(), cmap="Blues", vmin=0)
+    plain: Any = {"fontsize": 8, "parse_math": False}  # a token may hold dollars
+    axis.set_xticks(range(len(source)), names[0], rotation=60, ha="right", **plain)
+    axis.set_yticks(range(len(target) - 1), names[1], **plain)
     axis.set_title("cross-attention, last layer, mean of the heads", fontsize=10)
     return figure
 
@@ -142,7 +146,7 @@ def mask() -> Figure:
     step[5, :6] = 1
     titles = ["training: causal", "reading a prompt padded by 2", "a cached step: one query, no causal mask"]
     for axis, allowed, title in zip(axes, (causal_mask(8)[0], padded, step), titles, strict=True):
-        axis.imshow(allowed.float(), cmap="Blues", vmin=0, vmax=1.6)
+        axis.imshow(allowed.float().numpy(), cmap="Blues", vmin=0, vmax=1.6)
         axis.set(xlabel="key", ylabel="query")
         axis.set_title(title, fontsize=9)
     return figure
@@ -196,6 +200,13 @@ def translation(results: Path) -> Figure:
     other.plot(epochs, [point["bleu"] for point in curve], color="green", marker=".")
     other.set_ylabel("BLEU, greedy, 256 validation sentences", color="green", fontsize=8)
     return figure
+
+
+def _name(tokenizer: Tokenizer, token: int) -> str:
+    """Return what to write beside a token's row or column."""
+    if token in (START, END):
+        return "start" if token == START else "end"
+    return "".join(letter if letter.isprintable() else "?" for letter in tokenizer.decode([token]))
 
 
 def _smooth(values: Sequence[float], width: int = 9) -> list[float]:
