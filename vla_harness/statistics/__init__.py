@@ -1,0 +1,33 @@
+"""The statistics of success rates: intervals, comparisons of two policies or more, planning, sequential comparison."""
+
+from .intervals import (
+    Interval,
+    clopper_pearson_interval,
+    latency_percentiles,
+    stratified_interval,
+    wilson_interval,
+)
+from .multiple import compact_letters, holm
+from .paired import PairCounts, mcnemar_p, paired_interval, paired_probability_better
+from .planning import trials_for_half_width
+from .sequential import SequentialTest
+from .unpaired import boschloo_p, unpaired_interval, unpaired_probability_better
+
+__all__ = [
+    "Interval",
+    "PairCounts",
+    "SequentialTest",
+    "boschloo_p",
+    "clopper_pearson_interval",
+    "compact_letters",
+    "holm",
+    "latency_percentiles",
+    "mcnemar_p",
+    "paired_interval",
+    "paired_probability_better",
+    "stratified_interval",
+    "trials_for_half_width",
+    "unpaired_interval",
+    "unpaired_probability_better",
+    "wilson_interval",
+]
