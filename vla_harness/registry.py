@@ -14,6 +14,7 @@ POLICIES = {
     "noop": "vla_harness.policies.basic:NoopPolicy",
     "random": "vla_harness.policies.basic:RandomPolicy",
     "replay": "vla_harness.policies.replay:ReplayPolicy",
+    "groot": "vla_harness.policies.groot.policy:GrootPolicy",
 }
 
 

@@ -1,0 +1,190 @@
+"""GR00T N1.5 as a policy, with the calls of the harness (``act``) and of NVIDIA's ``Gr00tPolicy`` (``get_action``)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...conventions import orient
+from ...errors import UserError
+from ...types import ActionConvention, Observation, Policy, PolicySpec, random_generator
+from .action_head import Sampler
+from .assembly import GROOT_3B, GrootParts, open_groot
+from .graphs import GraphedCall
+from .images import middle_crop, whole_frame
+from .prompts import PromptStyle
+from .transforms import Inputs
+
+NO_CONVENTION = ActionConvention("absolute", float("nan"), "axis_angle", float("nan"), float("nan"), float("nan"))
+"""Stated for embodiments whose actions are joint positions and the like, which no environment here takes: it is refused
+before the first episode."""
+
+_FRAMES = {"nvidia": middle_crop, "lerobot": whole_frame}
+
+
+class GrootPolicy(Policy):
+    """Sixteen actions from each look, by four steps of flow matching from noise of (seed, episode, step)."""
+
+    def __init__(
+        self,
+        checkpoint: str = GROOT_3B,
+        tokenizer: str | None = None,
+        embodiment: str = "new_embodiment",
+        data_config: str = "libero",
+        precision: str | None = None,
+        device: str = "auto",
+        seed: int = 0,
+        denoising_steps: int | None = None,
+        prompt: PromptStyle = "policy",
+        frames: Literal["nvidia", "lerobot"] = "nvidia",
+        base: str | None = None,
+        metadata: str | None = None,
+        compile: bool = False,
+    ) -> None:
+        """Load a checkpoint: checkpoint, tokenizer, embodiment, precision, device, base, metadata as in ``open_groot``.
+
+        data_config: a built-in data configuration or a .toml file. seed: of the noise. denoising_steps: None for the
+        checkpoint's own number. prompt: "policy" writes the words as NVIDIA's inference does, "train" as its training.
+        frames: how frames are made small, as NVIDIA's code or lerobot's. compile: torch.compile on CUDA; takes minutes.
+        """
+        parts = open_groot(checkpoint, tokenizer, embodiment, data_config, precision, device, base, metadata)
+        self._begin(parts, seed, denoising_steps, prompt, frames, compile)
+
+    @classmethod
+    def of(cls, parts: GrootParts, seed: int = 0, prompt: PromptStyle = "policy") -> GrootPolicy:
+        """Return a policy of an opened network, for its present weights: make a new one when they have changed."""
+        policy = cls.__new__(cls)
+        policy._begin(parts, seed, None, prompt, "nvidia", False)
+        return policy
+
+    def _begin(
+        self, parts: GrootParts, seed: int, steps: int | None, prompt: PromptStyle, frames: str, compiled: bool
+    ) -> None:
+        if prompt not in get_args(PromptStyle):
+            raise UserError(f"There is no prompt style {prompt!r}: choose policy or train.")
+        if frames not in _FRAMES:
+            raise UserError(f"There is no way {frames!r} to make frames small: choose one of {', '.join(_FRAMES)}.")
+        if steps is not None and steps < 1:
+            raise UserError(f"denoising_steps is {steps}: give at least 1.")
+        self.parts = parts
+        self._seed, self._frames = seed, _FRAMES[frames]
+        self._prompt: PromptStyle = prompt
+        self._calls = np.random.default_rng(seed)
+        self._sampler = Sampler(parts.model.head, steps)
+        self._network: Callable[..., Tensor] = self._forward
+        if parts.device.type == "cuda":
+            # Not measured on a GPU yet. Quantised layers choose by values, which no graph can record.
+            forward = torch.compile(self._forward, dynamic=False) if compiled else self._forward
+            self._network = forward if parts.precision.bits else GraphedCall(forward)
+        config, head = parts.transforms.config, parts.model.config.head
+        robot = config.robot
+        self.spec = PolicySpec(
+            name="groot",
+            action=robot.action if robot else NO_CONVENTION,
+            cameras=robot.cameras if robot else config.video,
+            image_size=robot.image_size if robot else None,
+            image_orientation=robot.image_orientation if robot else "upright",
+            state_keys=robot.state_keys if robot else config.state,
+            horizon=head.action_horizon,
+            max_batch=16,
+        )
+
+    def act(self, observations: Sequence[Observation]) -> np.ndarray:
+        """Return (batch, 16, D) float32: the action keys of the data configuration side by side.
+
+        The images of the observations are named by ``spec.cameras``, their state is ``spec.state_keys`` side by side.
+        A row is what it would be alone, up to the order of sums in a batch (1e-6 in fp32).
+        """
+        rows = [self.parts.transforms.inputs(self._modalities(o), self._prompt, self._frames) for o in observations]
+        noise = np.stack([self._noise(random_generator(self._seed, o.episode, o.step)) for o in observations])
+        actions = self.parts.transforms.actions(self._normalised(rows, noise))
+        return np.concatenate(list(actions.values()), axis=-1, dtype=np.float32)
+
+    def get_action(self, observations: Mapping[str, Any], noise: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """Return "action.KEY" -> (16, D) float32 in the dataset's units, or (batch, 16, D) for a batch.
+
+        observations: "video.KEY" (1, H, W, 3) uint8, "state.KEY" (1, D) and "annotation.…" [instruction]; in a batch
+        all have one axis more in front, the annotation one instruction per row.
+        noise: (batch, 16, 32), the start; None draws it from the policy's seed, anew at each call. Rows whose prompts
+        differ in length run apart, because the network does not mask padding. Raises UserError for missing keys.
+        """
+        states = [value for name, value in observations.items() if name.startswith("state.")]
+        batched = bool(states) and np.ndim(states[0]) == 3
+        examples = _rows(observations, len(states[0])) if batched else [observations]
+        rows = [self.parts.transforms.inputs(example, self._prompt, self._frames) for example in examples]
+        start = np.stack([self._noise(self._calls) for _ in rows]) if noise is None else np.asarray(noise)
+        actions = self.parts.transforms.actions(self._normalised(rows, start))
+        return actions if batched else {name: value[0] for name, value in actions.items()}
+
+    def get_modality_config(self) -> dict[str, dict[str, list[Any]]]:
+        """Return what ``get_action`` reads and writes, as ``Gr00tPolicy`` states it."""
+        return self.parts.transforms.config.modality_config
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """What made the numbers; the statistics count, because they scale every action."""
+        parts = self.parts
+        entry = json.dumps(parts.transforms.metadata, sort_keys=True).encode()
+        return {
+            **parts.checkpoint.provenance,
+            "precision": parts.precision.name,
+            "device": str(parts.device),
+            "embodiment": parts.embodiment,
+            "data_config": parts.transforms.config.name,
+            "statistics_sha256": hashlib.sha256(entry).hexdigest(),
+            "denoising_steps": self._sampler.steps,
+            "prompt": self._prompt,
+        }
+
+    def _modalities(self, observation: Observation) -> dict[str, Any]:
+        """Return ``observation`` as the dictionary that the transforms read."""
+        transforms = self.parts.transforms
+        example: dict[str, Any] = {transforms.config.language: observation.instruction}
+        for camera, key in zip(self.spec.cameras, transforms.config.video, strict=True):
+            frame = orient(observation.images[camera], "upright", self.spec.image_orientation)
+            example[f"video.{key}"] = frame
+        start = 0
+        for key, width in transforms.state_widths.items():
+            example[f"state.{key}"] = observation.state[None, start : start + width]
+            start += width
+        return example
+
+    def _normalised(self, rows: Sequence[Inputs], noise: np.ndarray) -> np.ndarray:
+        """Return (batch, 16, 32) float32; rows of equal length run together."""
+        together: dict[int, list[int]] = {}
+        for i, row in enumerate(rows):
+            together.setdefault(len(row.tokens), []).append(i)
+        actions = np.empty(noise.shape, np.float32)
+        for group in together.values():
+            chosen = [rows[i] for i in group]
+            tensors = (
+                torch.cat([row.pixels for row in chosen]),
+                torch.tensor([row.tokens for row in chosen]),
+                torch.stack([row.state for row in chosen]),
+                torch.from_numpy(noise[group]).float(),
+            )
+            with torch.inference_mode():
+                actions[group] = self._network(*(tensor.to(self.parts.device) for tensor in tensors)).cpu().numpy()
+        return actions
+
+    def _forward(self, pixels: Tensor, tokens: Tensor, state: Tensor, noise: Tensor) -> Tensor:
+        features = self.parts.model.backbone(pixels.to(self.parts.precision.dtype), tokens)
+        return self._sampler(features, state, noise, self.parts.transforms.slot)
+
+    def _noise(self, generator: np.random.Generator) -> np.ndarray:
+        head = self.parts.model.config.head
+        return generator.standard_normal((head.action_horizon, head.action_dim)).astype(np.float32)
+
+
+def _rows(observations: Mapping[str, Any], count: int) -> list[dict[str, Any]]:
+    """Return the rows of a batch; raises UserError for an entry with another number of rows."""
+    for name, value in observations.items():
+        if len(value) != count:
+            raise UserError(f"The observation {name!r} has {len(value)} rows, and the state has {count}.")
+    return [{name: value[i] for name, value in observations.items()} for i in range(count)]
