@@ -14,6 +14,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PLATFORM = re.compile(r"(nvidia|cuda|triton)\b")
 TORCH = "torch==2.13.0"
+CLIENTS = {"openpi-client": "0.1.2", "vla-eval": "0.8.0"}
+"""Other projects' clients, which the tests play against the server. They declare numpy 1 and more that they never import;
+the lock is installed with --no-deps."""
 
 
 def resolve(requirement: str) -> dict[str, str]:
@@ -37,13 +40,13 @@ def write(name: str, comment: str, pins: dict[str, str]) -> None:
 
 def main() -> None:
     """Resolve the run's packages and then the tests', and write both files."""
-    run = resolve(".[torch]")
-    test = resolve(".[torch,test]")
+    run = resolve(".[vla,data,server]")
+    test = resolve(".[test]")
     changed = [name for name, version in run.items() if test[name] != version]
     if changed:
         sys.exit(f"error: the test tools need other versions of {', '.join(changed)}: narrow pyproject.toml.")
     write("requirements.lock", "Everything a run needs beside requirements-libero.lock.", run)
-    tools = {name: version for name, version in test.items() if name not in run}
+    tools = {name: version for name, version in test.items() if name not in run} | CLIENTS
     write("requirements-test.lock", "What the tests need on top of requirements.lock.", tools)
 
 
