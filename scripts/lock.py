@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PLATFORM = re.compile(r"(nvidia|cuda|triton)\b")
 TORCH = "torch==2.13.0"
 CLIENTS = {"openpi-client": "0.1.2", "vla-eval": "0.8.0"}
-"""Other projects' clients, which the tests play against the server. They declare numpy 1 and more that they never import;
-the lock is installed with --no-deps."""
+"""Other projects' clients, which the tests play against the server. They declare numpy 1 and more that they never
+import; the lock is installed with --no-deps."""
 
 
 def resolve(requirement: str) -> dict[str, str]:
