@@ -21,7 +21,10 @@ class VideoWriter:
     disk is full or ``path`` cannot be written.
     """
 
-    def __init__(self, path: str | Path, height: int, width: int, fps: int = 20) -> None:
+    def __init__(
+        self, path: str | Path, height: int, width: int, fps: int = 20, keyframe_every: int | None = None
+    ) -> None:
+        """``keyframe_every``: frames between those that decode alone (None: the encoder's choice, for watching)."""
         self.path = Path(path)
         self._shape = (height, width, 3)
         self._part = self.path.with_name(self.path.name + ".part")
@@ -33,6 +36,8 @@ class VideoWriter:
         self._stream.height, self._stream.width = height + height % 2, width + width % 2  # yuv420p halves both
         self._stream.pix_fmt = "yuv420p"
         self._stream.options = {"crf": "20", "preset": "veryfast"}
+        if keyframe_every is not None:
+            self._stream.options |= {"g": str(keyframe_every), "bf": "0"}
         self._stream.thread_count = 1  # the cores belong to the simulators
         self._frames = 0
         self._open = True

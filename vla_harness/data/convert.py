@@ -1,0 +1,68 @@
+"""Conversion between LIBERO's HDF5 files, LeRobot v2.1 and LeRobot v3.0."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from ..errors import UserError
+from .dataset import Dataset, LeRobotStorage, open_dataset
+from .features import BOOKKEEPING, Feature
+from .lerobot_v3 import remove_folder, write_v3
+from .writer import DatasetWriter
+
+Version = Literal["v2.1", "v3.0"]
+
+
+def convert_dataset(
+    dataset: Dataset, out: Path, version: Version, progress: Callable[[int], None] = lambda done: None
+) -> Dataset:
+    """Write ``dataset`` as LeRobot ``version`` into the new folder ``out``, and return it opened.
+
+    Episodes are numbered from 0; tasks keep their numbers, columns their values. Videos of LeRobot datasets are not
+    encoded anew; those of HDF5 become mp4. ``out`` appears once all is written. progress: is told the episodes done.
+    Raises UserError where ``out`` exists or the source is damaged.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} exists already: choose a new folder for the conversion.")
+    if dataset.version == version:
+        raise UserError(f"{dataset.path} is a {version} dataset already: choose the other version.")
+    partial = out.with_name(out.name + ".partial")
+    remove_folder(partial)
+    if version == "v2.1":
+        _write_v2(dataset, partial, progress)
+    elif dataset.version.startswith("v2."):
+        write_v3(dataset, partial)
+    else:
+        middle = out.with_name(out.name + ".middle")
+        remove_folder(middle)
+        _write_v2(dataset, middle, progress)
+        write_v3(open_dataset(middle), partial)
+        remove_folder(middle)
+    if out.exists():
+        out.rmdir()
+    partial.replace(out)
+    return open_dataset(out)
+
+
+def _write_v2(dataset: Dataset, path: Path, progress: Callable[[int], None]) -> None:
+    if dataset.fps != int(dataset.fps):
+        raise UserError(f"{dataset.path} has {dataset.fps:g} frames a second, and v2.1 takes whole numbers.")
+    own = {n: f for n, f in dataset.features.items() if n not in BOOKKEEPING}
+    own = {n: f for n, f in own.items() if not f.is_visual or n in dataset.cameras}
+    copies = isinstance(dataset.storage, LeRobotStorage)
+    if not copies:
+        own = {n: Feature("video", f.shape) if f.is_visual else f for n, f in own.items()}
+    with DatasetWriter(path, int(dataset.fps), own, dataset.robot_type, dataset.modality, dataset.tasks) as writer:
+        for position in range(len(dataset.episodes)):
+            episode = dataset.episode(position)
+            if copies:
+                writer.copy_episode(episode)
+            else:
+                images = {name: episode.images(name, range(episode.length)) for name in dataset.cameras}
+                with writer.episode(episode.instruction(0)) as target:
+                    for row in range(episode.length):
+                        values = {n: images[n][row] if f.is_visual else episode.column(n)[row] for n, f in own.items()}
+                        target.add(values, episode.instruction(row))
+            progress(position + 1)

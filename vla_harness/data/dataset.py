@@ -1,0 +1,264 @@
+"""A dataset of demonstrations, however it is stored: features, episodes, statistics."""
+
+from __future__ import annotations
+
+import io
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from ..errors import UserError
+from .features import Feature, column_values
+from .files import read_json, read_table
+from .lerobot import EpisodeFiles, EpisodeRecord, Layout, VideoPart, read_layout
+from .modality import Modality, default_modality, read_modality
+from .statistics import Statistics, compute_statistics, read_statistics
+from .videos import VideoFile
+
+TABLE_CACHE_BYTES = 1 << 30
+"""Bytes of tables kept in memory, so that windows drawn at random read each file once."""
+LEROBOT_TOLERANCE_S = 1e-4
+"""Most that a row's timestamp may differ from its frame's in lerobot."""
+
+
+class Storage(Protocol):
+    """Where the values of a dataset lie; ``episode`` is a position in the dataset's list."""
+
+    def columns(self, episode: int) -> Mapping[str, np.ndarray]:
+        """Return every column but the visual ones, (length, …)."""
+        ...
+
+    def images(self, episode: int, camera: str, rows: Sequence[int]) -> np.ndarray:
+        """Return (n, height, width, 3) uint8."""
+        ...
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Demonstrations. Made by ``open_dataset``.
+
+    version: "v2.0", "v2.1" or "v3.0" of LeRobot, or "hdf5". cameras: the visual features that have frames.
+    tasks: task_index -> words. own_modality: what the dataset says of itself in GR00T's terms, if anything.
+    """
+
+    path: Path
+    version: str
+    fps: float
+    robot_type: str
+    features: Mapping[str, Feature]
+    cameras: tuple[str, ...]
+    tasks: Mapping[int, str]
+    episodes: tuple[EpisodeRecord, ...]
+    storage: Storage
+    own_modality: Modality | None = None
+    info: Mapping[str, Any] | None = None
+
+    @property
+    def frames(self) -> int:
+        """Frames of all episodes."""
+        return sum(record.length for record in self.episodes)
+
+    def episode(self, position: int) -> Episode:
+        """Return the episode at ``position`` of ``episodes``."""
+        return Episode(self, position, self.episodes[position])
+
+    @cached_property
+    def modality(self) -> Modality:
+        """The parts of state and action, by GR00T's meta/modality.json, or else one part for each feature."""
+        return self.own_modality or default_modality(self.features, self.cameras)
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """Feature -> statistic -> (D,) float64: those in meta/stats.json, and computed ones for what it lacks."""
+        known = read_statistics(self.path, self.features)
+        missing = [
+            name
+            for name, feature in self.features.items()
+            if not feature.is_visual and feature.dtype not in ("string", "language") and name not in known
+        ]
+        return known | compute_statistics(self, missing) if missing else known
+
+
+class Episode:
+    """One episode; its values are read when they are asked for."""
+
+    def __init__(self, dataset: Dataset, position: int, record: EpisodeRecord) -> None:
+        self.dataset, self.position = dataset, position
+        self.index, self.length, self.tasks = record.index, record.length, record.tasks
+
+    def __len__(self) -> int:
+        return self.length
+
+    @property
+    def columns(self) -> Mapping[str, np.ndarray]:
+        """Every column but the visual ones, (length, *shape), and (length,) for the shape (1,)."""
+        return self.dataset.storage.columns(self.position)
+
+    def column(self, name: str) -> np.ndarray:
+        """Return one column. Raises UserError where there is none."""
+        columns = self.columns
+        if name not in columns:
+            raise UserError(
+                f"Episode {self.index} of {self.dataset.path} has no column {name!r} (it has: {', '.join(columns)})."
+            )
+        return columns[name]
+
+    @property
+    def timestamps(self) -> np.ndarray:
+        """(length,) float64 seconds; rows over fps where none are stored."""
+        columns = self.columns
+        if "timestamp" in columns:
+            return columns["timestamp"].astype(np.float64)
+        return np.arange(self.length) / self.dataset.fps
+
+    @property
+    def regular_timestamps(self) -> np.ndarray:
+        """The timestamps as lerobot wants them, rows over fps: the stored ones where they are that already."""
+        regular, stored = np.arange(self.length) / self.dataset.fps, self.timestamps
+        return stored if np.abs(stored - regular).max() < LEROBOT_TOLERANCE_S else regular
+
+    def images(self, camera: str, rows: Sequence[int]) -> np.ndarray:
+        """Return (n, height, width, 3) uint8: the frames of ``rows``. Raises UserError for an unknown camera."""
+        if camera not in self.dataset.cameras:
+            known = ", ".join(self.dataset.cameras) or "none"
+            raise UserError(f"{self.dataset.path} has no camera {camera!r} (it has: {known}): name one of these.")
+        return self.dataset.storage.images(self.position, camera, rows)
+
+    def instruction(self, row: int) -> str:
+        """Return the task of ``row`` in words; "" where none is stored."""
+        columns = self.columns
+        if "task_index" in columns:
+            return self.dataset.tasks.get(int(columns["task_index"][row]), "")
+        return self.tasks[0] if self.tasks else ""
+
+
+def open_dataset(path: str | Path) -> Dataset:
+    """Open a LeRobot dataset (v2.0, v2.1, v3.0), or LIBERO's demonstrations: an .hdf5 file or a folder of them.
+
+    Reads the metadata only. Raises UserError, in one sentence that names file and field, where they are damaged.
+    """
+    root = Path(path)
+    if root.is_file() or (root.is_dir() and not (root / "meta").exists() and any(root.glob("*.hdf5"))):
+        from .libero_hdf5 import open_demonstrations
+
+        return open_demonstrations(root)
+    if not (root / "meta" / "info.json").exists():
+        raise UserError(
+            f"{root} is no dataset: name a folder with meta/info.json (LeRobot), or .hdf5 demonstrations of LIBERO."
+        )
+    layout = read_layout(root)
+    modality = root / "meta" / "modality.json"
+    own = read_modality(read_json(modality), modality, layout.features) if modality.exists() else None
+    visual = [name for name, feature in layout.features.items() if feature.is_visual]
+    # GR00T's own demo lists a camera whose videos were not published.
+    cameras = tuple(name for name in visual if layout.features[name].dtype == "image" or _has_video(layout.files, name))
+    return Dataset(
+        path=root,
+        version=layout.info["codebase_version"],
+        fps=layout.fps,
+        robot_type=str(layout.info.get("robot_type") or ""),
+        features=layout.features,
+        cameras=cameras,
+        tasks=layout.tasks,
+        episodes=layout.episodes,
+        storage=LeRobotStorage(layout),
+        own_modality=own,
+        info=layout.info,
+    )
+
+
+def _has_video(files: Sequence[EpisodeFiles], name: str) -> bool:
+    return any(one.videos[name].path.exists() for one in files)
+
+
+class LeRobotStorage:
+    """Values of a LeRobot dataset, from parquet tables and videos."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self._tables: OrderedDict[Path, tuple[dict[str, np.ndarray], pa.Table]] = OrderedDict()
+        self._videos: dict[Path, VideoFile] = {}
+
+    def columns(self, episode: int) -> Mapping[str, np.ndarray]:
+        """See Storage."""
+        record, place = self.layout.episodes[episode], self.layout.files[episode]
+        values, table = self._table(place.data)
+        rows = slice(place.first_row, place.first_row + record.length)
+        if rows.stop > table.num_rows or (place.first_row == 0 and self._alone(place) and rows.stop != table.num_rows):
+            raise UserError(
+                f"{place.data} has {table.num_rows} rows, and the metadata says {record.length} of episode"
+                f" {record.index}'s length: copy the file again."
+            )
+        part = {name: column[rows] for name, column in values.items()}
+        if "episode_index" in part and (part["episode_index"] != record.index).any():
+            raise UserError(
+                f"{place.data} holds other rows than episode {record.index}'s at its place (episode_index)."
+            )
+        return part
+
+    def images(self, episode: int, camera: str, rows: Sequence[int]) -> np.ndarray:
+        """See Storage. A video's frame is the one nearest to the row's timestamp, as in lerobot and GR00T."""
+        place = self.layout.files[episode]
+        if self.layout.features[camera].dtype == "image":
+            _, table = self._table(place.data)
+            cells = table.column(camera).take(pa.array([place.first_row + row for row in rows])).to_pylist()
+            return np.stack([_decode(cell, place.data, camera) for cell in cells])
+        part = place.videos[camera]
+        video = self.video(part.path)
+        stamps = self.columns(episode).get("timestamp")
+        times = (np.arange(self.layout.episodes[episode].length) / self.layout.fps) if stamps is None else stamps
+        return video.read(self._frames(video, part, np.asarray(times, np.float64)[list(rows)]))
+
+    def video(self, path: Path) -> VideoFile:
+        """Return the index of the video ``path``, read once."""
+        if path not in self._videos:
+            self._videos[path] = VideoFile(path)
+        return self._videos[path]
+
+    def _frames(self, video: VideoFile, part: VideoPart, times: np.ndarray) -> np.ndarray:
+        half = 0.5 / self.layout.fps
+        first = int(np.searchsorted(video.times, part.start - half))
+        last = None if part.end is None else int(np.searchsorted(video.times, part.end - half)) - 1
+        if first >= len(video):
+            raise UserError(f"{video.path} ends before {part.start:g} s, where an episode begins: copy the file again.")
+        return video.nearest(times + part.start, first, last)
+
+    def _alone(self, place: EpisodeFiles) -> bool:
+        return str(self.layout.info["codebase_version"]).startswith("v2.")
+
+    def _table(self, path: Path) -> tuple[dict[str, np.ndarray], pa.Table]:
+        if path in self._tables:
+            self._tables.move_to_end(path)
+            return self._tables[path]
+        table = read_table(path)
+        values, images = {}, []
+        for name in table.column_names:
+            feature = self.layout.features.get(name)
+            if feature is None:
+                continue
+            if feature.is_visual:
+                images.append(name)
+            else:
+                values[name] = column_values(table.column(name), feature, f"The column {name} of {path}")
+        self._tables[path] = values, table.select(images) if images else table.select(table.column_names[:1])
+        while len(self._tables) > 1 and sum(map(_size, self._tables.values())) > TABLE_CACHE_BYTES:
+            self._tables.popitem(last=False)
+        return self._tables[path]
+
+
+def _size(entry: tuple[dict[str, np.ndarray], pa.Table]) -> int:
+    return sum(column.nbytes for column in entry[0].values()) + entry[1].nbytes
+
+
+def _decode(cell: Any, path: Path, camera: str) -> np.ndarray:
+    try:
+        return np.asarray(Image.open(io.BytesIO(cell["bytes"])).convert("RGB"))
+    except (OSError, TypeError, KeyError) as error:
+        raise UserError(f"An image in the column {camera} of {path} cannot be read ({error}).") from None
