@@ -1,0 +1,269 @@
+"""Serve a policy: ``python servers/action_server.py --policy NAME --checkpoint C``, installed as ``vla-server``."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import sys
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Literal
+
+if __name__ == "__main__":  # a checkout whose packages are installed, but not the project itself
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import uvicorn
+from tyro.conf import arg
+
+from vla_harness.command import DONE, parse_options, run_command
+from vla_harness.errors import UserError
+from vla_harness.evaluate import announce
+from vla_harness.registry import available_policies, load_policy
+from vla_harness.servers.app import RootProtocol, create_app
+from vla_harness.servers.security import Guard, is_loopback
+from vla_harness.servers.service import ActionService, ServiceSettings
+from vla_harness.servers.zeromq import Gr00tSocket, Version
+from vla_harness.types import ImageOrientation
+
+TOKEN_VARIABLE = "VLA_SERVER_TOKEN"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionServer:
+    """Serve a policy's actions over HTTP, websockets and ZeroMQ.
+
+    Exit codes: 0 stopped by a signal or by an authorised client, 2 something to put right in the command.
+    """
+
+    policy: Annotated[str, arg(metavar=f"{{{','.join(available_policies())}}}")]
+    """Policy that acts."""
+
+    checkpoint: Annotated[str | None, arg(metavar="C", help_behavior_hint="(default: the policy's own)")] = None
+    """What the policy is loaded from: a folder or hub id."""
+
+    precision: Annotated[
+        Literal["bf16", "fp32", "4bit", "8bit"] | None,
+        arg(metavar="{bf16,fp32,4bit,8bit}", help_behavior_hint="(default: the policy's own)"),
+    ] = None
+    """Number format of a network's weights."""
+
+    device: Annotated[str | None, arg(metavar="D", help_behavior_hint="(default: the policy's own)")] = None
+    """Where a network runs: cpu, cuda, cuda:1."""
+
+    options: Annotated[tuple[str, ...], arg(metavar="KEY=VALUE ...")] = ()
+    """More options of the policy, such as unnorm_key=libero_spatial."""
+
+    host: str = "127.0.0.1"
+    """Address to listen at. Beyond this machine (0.0.0.0) a token is required."""
+
+    port: int = 8000
+    """Port for HTTP and websockets; 0 for any free one, which is printed."""
+
+    zmq_port: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: no ZeroMQ)")] = None
+    """Port for GR00T's ZeroMQ clients (theirs is 5555)."""
+
+    protocol: RootProtocol = "openpi"
+    """Websocket protocol of the path /. Both are also at /openpi and /vla-eval."""
+
+    groot_version: Version = "n1.5"
+    """Whose ZeroMQ clients ask for modality configurations."""
+
+    token_file: Annotated[Path | None, arg(metavar="F", help_behavior_hint=f"(default: ${TOKEN_VARIABLE})")] = None
+    """File with the token that clients must show."""
+
+    insecure: bool = False
+    """Listen beyond this machine without a token: whoever reaches the port gets actions."""
+
+    tls_certificate: Annotated[Path | None, arg(metavar="F", help_behavior_hint="(default: no TLS)")] = None
+    """Certificate chain (PEM) for https and wss; ZeroMQ stays unencrypted."""
+
+    tls_key: Annotated[Path | None, arg(metavar="F", help_behavior_hint="(default: in the certificate's file)")] = None
+    """Private key (PEM) of the certificate."""
+
+    max_batch: int = 64
+    """Most observations in one call of the policy, which may have a lower limit of its own."""
+
+    max_wait_ms: float = 0.0
+    """Milliseconds a batch that is not full waits for company. 0: what waits goes at once."""
+
+    max_queue: int = 64
+    """Observations that may wait; beyond it clients are told to come again (503, Retry-After)."""
+
+    max_body_mb: float = 64.0
+    """Largest request, in MiB."""
+
+    client_images: Annotated[
+        ImageOrientation | None, arg(help_behavior_hint="(default: as the policy was trained)")
+    ] = None
+    """How the images of other projects' clients lie. Our own clients' images are upright."""
+
+    openvla_compat: bool = False
+    """Answer failures of /act as OpenVLA's server does: HTTP 200 and "error"."""
+
+    drain_s: float = 30.0
+    """Seconds that requests in flight get to finish when the server is stopped."""
+
+
+@dataclass
+class Server:
+    """A bound server: ``port`` and ``zmq_port`` are known, ``run`` serves until ``stop`` or a signal."""
+
+    options: ActionServer
+    service: ActionService
+    token: str | None
+    listener: socket.socket
+    _running: _Uvicorn | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        options = self.options
+        self.port: int = self.listener.getsockname()[1]
+        limit = int(options.max_body_mb * 2**20)
+        self._zmq = None
+        if options.zmq_port is not None:
+            self._zmq = Gr00tSocket(
+                self.service, options.host, options.zmq_port, self.token, options.groot_version, limit, self.stop
+            )
+        self.zmq_port = self._zmq.port if self._zmq else None
+        guard = Guard(self.token, is_loopback(options.host))
+        self._config = uvicorn.Config(
+            create_app(self.service, guard, limit, options.openvla_compat, options.protocol),
+            log_level="warning",
+            access_log=False,  # addresses may hold a token
+            ws_max_size=limit,
+            ws_per_message_deflate=False,
+            ws_ping_interval=30.0,
+            ws_ping_timeout=300.0,  # simulators step for minutes without looking at their sockets
+            timeout_graceful_shutdown=5,
+            ssl_certfile=options.tls_certificate,
+            ssl_keyfile=options.tls_key,
+        )
+
+    def run(self) -> None:
+        """Serve; returns when the server was stopped and what was in flight is answered."""
+        asyncio.run(self._serve())
+
+    def stop(self) -> None:
+        """Stop; may be called from the event loop's thread only."""
+        if self._running is not None:
+            self._running.drain()
+
+    async def _serve(self) -> None:
+        self._running = _Uvicorn(self._config, self.service, self.options.drain_s)
+        messages = asyncio.create_task(self._zmq.serve()) if self._zmq else None
+        try:
+            await self._running.serve(sockets=[self.listener])
+        finally:
+            if self._zmq and messages:
+                messages.cancel()
+                with suppress(asyncio.CancelledError):
+                    await messages
+                self._zmq.close()
+
+
+class _Uvicorn(uvicorn.Server):
+    """Finishes what is in flight before it closes connections; a second signal closes them at once."""
+
+    def __init__(self, config: uvicorn.Config, service: ActionService, drain_s: float) -> None:
+        super().__init__(config)
+        self._service, self._drain_s = service, drain_s
+        self._draining: asyncio.Task[None] | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Take a signal."""
+        if self._draining is None:
+            asyncio.get_running_loop().call_soon_threadsafe(self.drain)
+        else:
+            self.should_exit = self.force_exit = True
+
+    def drain(self) -> None:
+        """Begin to stop."""
+        if self._draining is None:
+            self._draining = asyncio.create_task(self._drain())
+
+    async def _drain(self) -> None:
+        await self._service.drain(self._drain_s)
+        await asyncio.sleep(0.1)  # the last answers are on their way
+        self.should_exit = True
+
+
+def bind_server(options: ActionServer) -> Server:
+    """Check the options, bind the ports, load the policy. Raises UserError."""
+    token = _token(options.token_file)
+    if not is_loopback(options.host) and token is None and not options.insecure:
+        raise UserError(
+            f"--host {options.host} is reached from other machines: give --token-file or ${TOKEN_VARIABLE},"
+            " or say --insecure if whoever reaches the port may have actions."
+        )
+    for path in (options.tls_certificate, options.tls_key):
+        if path is not None and not path.is_file():
+            raise UserError(f"There is no file {path}: give --tls-certificate and --tls-key PEM files.")
+    for name in ("max_batch", "max_queue"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}: give at least 1.")
+    listener = _bind(options.host, options.port)
+    given = {"checkpoint": options.checkpoint, "precision": options.precision, "device": options.device}
+    policy = load_policy(options.policy, **given, **dict(map(_key_value, options.options)))
+    settings = ServiceSettings(options.max_batch, options.max_wait_ms / 1000, options.max_queue, options.client_images)
+    return Server(options, ActionService(policy, settings), token, listener)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; ``arguments`` without the program's name. Returns the exit code."""
+    return run_command(lambda: _serve(parse_options(ActionServer, arguments, "action_server.py")))
+
+
+def _serve(options: ActionServer) -> int:
+    server = bind_server(options)
+    secure = "s" if options.tls_certificate else ""
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    announce("policy", f"{options.policy}{f' from {options.checkpoint}' if options.checkpoint else ''}")
+    announce("http", f"http{secure}://{host}:{server.port} (POST /act; what it takes: /docs)")
+    announce("websocket", f"ws{secure}://{host}:{server.port} ({options.protocol}; also /openpi and /vla-eval)")
+    if server.zmq_port is not None:
+        announce("zeromq", f"tcp://{host}:{server.zmq_port} (GR00T {options.groot_version})")
+    announce("token", "required" if server.token else "none")
+    server.run()
+    announce("stopped", "what was in flight is answered")
+    return DONE
+
+
+def _token(path: Path | None) -> str | None:
+    """Return the token, or None when none was given; raises UserError."""
+    if path is None:
+        return os.environ.get(TOKEN_VARIABLE) or None
+    try:
+        token = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"The token file {path} cannot be read ({error}): give a text file to --token-file.") from None
+    if not token:
+        raise UserError(f"The token file {path} is empty: write a long random text into it.")
+    return token
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """Return a bound socket, not listening yet, so that nobody waits on it while the policy loads."""
+    try:
+        family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, number)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except (OSError, OverflowError) as error:
+        if getattr(error, "errno", None) == errno.EADDRINUSE:
+            raise UserError(f"Port {port} of {host} is in use: give another --port, or 0 for any free one.") from None
+        raise UserError(f"Port {port} of {host} cannot be bound ({error}): give another --host or --port.") from None
+    return listener
+
+
+def _key_value(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise UserError(f"--options has {text!r}: give KEY=VALUE.")
+    return key, value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

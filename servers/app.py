@@ -1,0 +1,235 @@
+"""The application: ``POST /act``, what tells of the server, and the two websocket protocols."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+from fastapi import FastAPI, Request, Response, WebSocket
+from fastapi.responses import JSONResponse, PlainTextResponse
+from starlette.formparsers import MultiPartException
+
+from vla_harness import __version__
+
+from . import forms
+from .openapi import ACT, ERRORS, METADATA
+from .refusal import Refusal
+from .security import Guard, GuardMiddleware, refused
+from .service import ActionService
+from .websocket_openpi import serve_openpi
+from .websocket_vla_eval import serve_vla_eval
+from .wire.arrays import WireError
+from .wire.codecs import VLA_EVAL, pack_json, unpack_json
+
+RootProtocol = Literal["openpi", "vla-eval"]
+
+_IN_THREAD = 1_000_000
+"""Bodies of more bytes are decoded off the event loop: smaller ones take less time than handing them over."""
+
+
+def create_app(
+    service: ActionService,
+    guard: Guard,
+    max_body: int = 64 * 2**20,
+    openvla_compat: bool = False,
+    root_protocol: RootProtocol = "openpi",
+) -> FastAPI:
+    """Return the application.
+
+    max_body: bytes. openvla_compat: failures of ``/act`` are HTTP 200 and ``"error"``, as OpenVLA's server answers.
+    root_protocol: the websocket protocol of ``/``; ``/openpi`` and ``/vla-eval`` speak theirs anyway.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(service.close)
+
+    app = FastAPI(
+        title="VLA action server",
+        version=__version__,
+        description="Actions of one policy for the clients of OpenVLA, OpenVLA-OFT, GR00T, openpi and vla-eval.",
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    app.add_exception_handler(Refusal, refused)
+    app.add_middleware(GuardMiddleware, guard=guard)
+    conversations = {"openpi": serve_openpi, "vla-eval": serve_vla_eval}
+    for path, name in {"/": root_protocol, **{f"/{name}": name for name in conversations}}.items():
+        app.add_api_websocket_route(path, partial(_converse, conversations[name], service))
+
+    @app.post("/act", openapi_extra=ACT, responses=ERRORS)
+    async def act(request: Request) -> Response:
+        """Return actions for observations. The form is told by its keys."""
+        body = await _body(request, max_body)
+        kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+        try:
+            message, arrays = await _decode(request, kind, body)
+        except WireError as error:
+            if openvla_compat and (detail := _as_fastapi(body)) is not None:
+                return detail
+            raise Refusal(400, str(error)) from None
+        if openvla_compat and not isinstance(message, dict):
+            return _as_fastapi(body) or JSONResponse("error")
+        try:
+            asked = forms.read_request(message, service)
+            value = await _unless_gone(request, forms.answer(asked, service))
+        except Refusal as refusal:
+            if openvla_compat and refusal.status in (422, 500):
+                return JSONResponse("error")
+            raise
+        return _encode(value, kind, arrays, asked.double_encoded)
+
+    @app.post("/forget", responses=ERRORS)
+    async def forget(episode: str, session: str = "") -> dict[str, str]:
+        """Drop the memory of an episode that has ended."""
+        service.end_episode(episode, session)
+        return {"status": "ok"}
+
+    @app.get("/health", responses={503: {"description": "Warming up, or shutting down"}})
+    async def health() -> JSONResponse:
+        """Say whether the policy is warm and takes requests."""
+        ready, state = service.health
+        return JSONResponse({"status": state, "model": service.policy.spec.name}, 200 if ready else 503)
+
+    @app.get("/healthz", responses={503: {"description": "Warming up, or shutting down"}})
+    async def healthz() -> PlainTextResponse:
+        """Say the same as openpi's server does."""
+        ready, state = service.health
+        return PlainTextResponse("OK\n" if ready else f"{state}\n", 200 if ready else 503)
+
+    @app.get("/metadata", responses=METADATA)
+    async def metadata() -> JSONResponse:
+        """Say what the policy reads and writes, and what it was made of."""
+        return JSONResponse(service.metadata())
+
+    @app.get("/config")
+    async def config() -> dict[str, Any]:
+        """Say the batching's settings as vla-eval's server does; they cannot be changed from here."""
+        settings = service.settings
+        return {"applied": {}, "config": {"max_batch_size": settings.max_batch, "max_wait_time": settings.max_wait_s}}
+
+    @app.get("/metrics", response_class=PlainTextResponse)
+    async def metrics() -> Response:
+        """Return counters and histograms in Prometheus's text format."""
+        return Response(service.metrics.text(), media_type=service.metrics.content_type)
+
+    return app
+
+
+async def _converse(
+    conversation: Callable[[WebSocket, ActionService], Awaitable[None]], service: ActionService, websocket: WebSocket
+) -> None:
+    await conversation(websocket, service)
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    """Return the body; refuses one of more than ``limit`` bytes, said or sent, and compressed ones."""
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise Refusal(415, "Content-Encoding: send the body as it is, uncompressed.", "Content-Encoding")
+    too_large = Refusal(413, f"The body is larger than {limit} bytes: send smaller images, or fewer.")
+    said = request.headers.get("content-length", "0")
+    if not said.isdigit() or int(said) > limit:
+        raise too_large
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise too_large
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+async def _decode(request: Request, kind: str, body: bytes) -> tuple[Any, bool]:
+    """Return the message and whether the client reads arrays; raises WireError, or Refusal for an unknown kind."""
+    if kind == "application/json":
+        return await _near_or_far(body, unpack_json)
+    if kind in ("application/msgpack", "application/x-msgpack"):
+        return await _near_or_far(body, VLA_EVAL.unpack), True
+    if kind == "multipart/form-data":
+        return await _multipart(request, body), False
+    raise Refusal(
+        415, f"Content-Type: {kind!r} is not read; send JSON, msgpack or multipart/form-data.", "Content-Type"
+    )
+
+
+async def _near_or_far(body: bytes, decode: Callable[[bytes], Any]) -> Any:
+    return await asyncio.to_thread(decode, body) if len(body) > _IN_THREAD else decode(body)
+
+
+async def _multipart(request: Request, body: bytes) -> dict[str, Any]:
+    """Return the fields of a form: files as bytes, ``state`` and ``step`` as the JSON they hold, the rest as text."""
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    message: dict[str, Any] = {}
+    try:
+        async with Request(request.scope, receive).form(max_files=16, max_fields=32) as form:
+            for name, value in form.multi_items():
+                message[name] = value if isinstance(value, str) else await value.read()
+    except (MultiPartException, ValueError, KeyError) as error:
+        raise WireError(f"The form cannot be read: {error}.") from None
+    except Exception as error:  # starlette turns some of them into its own HTTPException
+        raise WireError(f"The form cannot be read: {getattr(error, 'detail', type(error).__name__)}.") from None
+    for name in ("state", "step"):
+        if isinstance(message.get(name), str):
+            message[name], _ = unpack_json(message[name])
+    return message
+
+
+async def _unless_gone(request: Request, work: Awaitable[Any]) -> Any:
+    """Return what ``work`` returns; cancel it when the client goes away, so that its place in the queue is free."""
+    task = asyncio.ensure_future(work)
+    watcher = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait((task, watcher), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise Refusal(499, "The client went away.")
+    finally:
+        watcher.cancel()
+        task.cancel()
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _encode(value: Any, kind: str, arrays: bool, double_encoded: bool) -> Response:
+    """Return the reply in the form the client reads: arrays to those who sent some, else lists of numbers."""
+    if kind in ("application/msgpack", "application/x-msgpack"):
+        return Response(VLA_EVAL.pack(value), media_type=kind)
+    if double_encoded:
+        return JSONResponse(pack_json(value, compact=False))
+    text = pack_json(value) if arrays else json.dumps(_plain(value), allow_nan=False, separators=(",", ":"))
+    return Response(text, media_type="application/json")
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    if isinstance(value, dict):
+        return {key: part.tolist() for key, part in value.items()}
+    if isinstance(value, np.ndarray):
+        return {"action": value.tolist()}
+    return {"actions": [action.tolist() for action in value]}
+
+
+def _as_fastapi(body: bytes) -> JSONResponse | None:
+    """Return FastAPI's own answer to a body that is no JSON map, as OpenVLA's server gives it; None for a map."""
+    try:
+        value = json.loads(body)
+    except json.JSONDecodeError as error:
+        detail = {"type": "json_invalid", "loc": ["body", error.pos], "msg": "JSON decode error", "input": {}}
+        return JSONResponse({"detail": [{**detail, "ctx": {"error": error.msg}}]}, 422)
+    except (ValueError, RecursionError):
+        return JSONResponse({"detail": [{"type": "json_invalid", "loc": ["body"], "msg": "JSON decode error"}]}, 422)
+    if isinstance(value, dict):
+        return None
+    detail = {"type": "dict_type", "loc": ["body"], "msg": "Input should be a valid dictionary", "input": value}
+    return JSONResponse({"detail": [detail]}, 422)

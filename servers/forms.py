@@ -1,0 +1,174 @@
+"""The bodies of ``POST /act``: our own form, OpenVLA's, OpenVLA-OFT's and GR00T's, told apart by their keys.
+
+Sources: openvla/openvla ``vla-scripts/deploy.py``, moojink/openvla-oft ``vla-scripts/deploy.py``,
+NVIDIA/Isaac-GR00T ``gr00t/eval/http_server.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from vla_harness.conventions import orient
+from vla_harness.types import Observation
+
+from . import fields
+from .images import fit
+from .questions import Act, PredictAction, Question, RawActions, state_length
+from .refusal import Refusal, bad_field
+from .service import ActionService
+from .wire.arrays import WireError
+from .wire.codecs import unpack_json
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request, read and checked.
+
+    reply: makes the reply's value of the answers: arrays, or lists and maps of them.
+    session: the client, for policies with a memory. fleeting: episodes that end with this request.
+    double_encoded: the client wants JSON within JSON.
+    """
+
+    protocol: str
+    questions: Sequence[Question]
+    reply: Callable[[list[Any]], Any]
+    session: str = ""
+    fleeting: tuple[str, ...] = ()
+    double_encoded: bool = False
+
+
+async def answer(request: Request, service: ActionService) -> Any:
+    """Return the reply's value; raises Refusal."""
+    try:
+        return request.reply(await service.answer(request.questions, request.protocol, request.session))
+    finally:
+        for episode in request.fleeting:
+            service.end_episode(episode, request.session)
+
+
+def read_request(message: Any, service: ActionService) -> Request:
+    """Return the request that the decoded ``message`` is; raises Refusal."""
+    if not isinstance(message, dict):
+        raise Refusal(422, f"The body is {fields.describe(message)}: send a map of fields.")
+    if "encoded" in message:
+        return _double_encoded(message, service)
+    if "observations" in message:
+        return _native(message, service)
+    if "observation" in message:
+        from .groot_forms import read_groot  # it builds on this module
+
+        return read_groot(fields.table(message, "observation"), service, message)
+    if "full_image" in message:
+        return _oft(message, service)
+    return _openvla(message, service)
+
+
+def _double_encoded(message: Mapping[str, Any], service: ActionService) -> Request:
+    """Read what clients without json_numpy send: the JSON as a string, as the only key."""
+    if len(message) > 1:
+        raise bad_field("encoded", "expected it to be the only field.")
+    try:
+        inner, _ = unpack_json(fields.entry(message, "encoded", "JSON"))
+    except (WireError, TypeError) as error:
+        raise bad_field("encoded", str(error)) from None
+    if isinstance(inner, dict) and "encoded" in inner:
+        raise bad_field("encoded", "expected the request itself, not one more encoding.")
+    return replace(read_request(inner, service), double_encoded=True)
+
+
+def _native(message: Mapping[str, Any], service: ActionService) -> Request:
+    """Read our own client's form: ``Observation`` field by field, images upright, any number of them."""
+    given = fields.entry(message, "observations", "a list of observations")
+    limit = service.settings.max_queue
+    if not isinstance(given, list) or not 0 < len(given) <= limit or not all(isinstance(o, dict) for o in given):
+        raise bad_field("observations", f"expected a list of 1 to {limit} maps, got {fields.describe(given)}.")
+    questions = [Act(_native_observation(one, service, f"observations.{number}.")) for number, one in enumerate(given)]
+    return Request(
+        "native", questions, lambda answers: {"actions": np.stack(answers)}, fields.text(message, "session", "")
+    )
+
+
+def _native_observation(given: Mapping[str, Any], service: ActionService, where: str) -> Observation:
+    spec = service.policy.spec
+    try:
+        images = fields.table(given, "images") if spec.cameras else {}
+        length = state_length(spec)
+        state = fields.vector(given, "state", length) if spec.state_keys else np.zeros(0, np.float32)
+        return Observation(
+            {camera: fit(fields.image(images, camera, f"images.{camera}"), spec.image_size) for camera in spec.cameras},
+            state,
+            fields.text(given, "instruction"),
+            fields.text(given, "episode"),
+            fields.count(given, "step"),
+        )
+    except Refusal as refusal:
+        raise bad_field(where + refusal.field, refusal.sentence.partition(": ")[2]) from None
+
+
+def foreign_observation(
+    service: ActionService,
+    images: Mapping[str, np.ndarray],
+    state: np.ndarray,
+    instruction: str,
+    episode: str,
+    step: int,
+) -> Observation:
+    """Return the observation of a client of another project, whose images lie as ``service.client_images`` says."""
+    size = service.policy.spec.image_size
+    upright = {camera: fit(orient(frame, service.client_images, "upright"), size) for camera, frame in images.items()}
+    return Observation(upright, state, instruction, episode, step)
+
+
+def episode_of(message: Mapping[str, Any], service: ActionService, protocol: str) -> tuple[str, tuple[str, ...]]:
+    """Return the episode a stateless form names in its optional field ``session``, else one of its own, and
+    the episodes that end with the request."""
+    named = fields.text(message, "session", "")
+    episode = named or service.new_name(protocol)
+    return episode, () if named else (episode,)
+
+
+def _openvla(message: Mapping[str, Any], service: ActionService) -> Request:
+    """Read OpenVLA's form: one image, an instruction, perhaps an unnorm_key; the reply is one action."""
+    policy = service.policy
+    image = fields.image(message, "image")
+    instruction = fields.text(message, "instruction")
+    if isinstance(policy, RawActions):
+        key = fields.text(message, "unnorm_key", "") or None
+        return Request("openvla", [PredictAction(image, instruction, key)], lambda answers: answers[0])
+    return _chunk(message, service, "openvla", [image], lambda answers: answers[0][0].astype(np.float64))
+
+
+def _oft(message: Mapping[str, Any], service: ActionService) -> Request:
+    """Read OpenVLA-OFT's form: the flat observation; the reply is a list of actions."""
+    images = [fields.image(message, "full_image")]
+    images += [fields.image(message, key) for key in message if "wrist" in key]
+    return _chunk(message, service, "openvla-oft", images, lambda answers: list(answers[0].astype(np.float64)))
+
+
+def _chunk(
+    message: Mapping[str, Any],
+    service: ActionService,
+    protocol: str,
+    images: Sequence[np.ndarray],
+    reply: Callable[[list[Any]], Any],
+) -> Request:
+    """Return the request of a form that says neither which camera an image is of, nor what the state's parts are."""
+    spec = service.policy.spec
+    if len(images) < len(spec.cameras):
+        wanted = ", ".join(["full_image", "wrist_image", "second_wrist_image"][: len(spec.cameras)])
+        raise bad_field(wanted, f"the policy {spec.name!r} sees {', '.join(spec.cameras)}; send as many images.")
+    state = fields.vector(message, "state", state_length(spec)) if spec.state_keys else np.zeros(0, np.float32)
+    episode, fleeting = episode_of(message, service, protocol)
+    observation = foreign_observation(
+        service,
+        dict(zip(spec.cameras, images, strict=False)),
+        state,
+        fields.text(message, "instruction"),
+        episode,
+        fields.count(message, "step"),
+    )
+    return Request(protocol, [Act(observation)], reply, fleeting=fleeting)

@@ -1,0 +1,205 @@
+"""The core that every protocol shares: questions in, answers out, whoever asks and in whatever form."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import platform
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from vla_harness import __version__
+from vla_harness.errors import UserError
+from vla_harness.types import ImageOrientation, Policy
+
+from .batcher import Batcher, QueueFull
+from .metrics import Metrics
+from .questions import Act, NamedActions, Question, RawActions, ask_policy, blank_observation
+from .refusal import Refusal
+from .sessions import Sessions
+
+log = logging.getLogger("vla_harness.servers")
+
+
+@dataclass(frozen=True)
+class ServiceSettings:
+    """How questions are answered.
+
+    max_batch: most questions in one call of the policy, beside the policy's own limit.
+    max_wait_s: seconds a batch that is not full waits for company.
+    max_queue: questions that may wait; beyond it clients get 503.
+    client_images: how the images of foreign clients lie; None means as the policy's network was trained, which is what
+        the servers they were written for expect. (Our own client's images are always upright.)
+    """
+
+    max_batch: int = 64
+    max_wait_s: float = 0.0
+    max_queue: int = 64
+    client_images: ImageOrientation | None = None
+
+
+class ActionService:
+    """One policy behind a queue. All methods but ``answer``'s waiting are quick; call them from the event loop."""
+
+    def __init__(self, policy: Policy, settings: ServiceSettings | None = None) -> None:
+        """Start the policy's thread and its warm-up. Raises UserError for a policy that no client can serve."""
+        if policy.spec.reads_scene:
+            raise UserError(
+                f"The policy {policy.spec.name!r} reads the simulator's state, which no client sends:"
+                " serve a policy that reads images."
+            )
+        self.policy = policy
+        self.settings = settings or ServiceSettings()
+        self.metrics = Metrics()
+        self.draining = False
+        self._batcher = Batcher(
+            policy,
+            self.metrics,
+            min(self.settings.max_batch, policy.spec.max_batch),
+            self.settings.max_wait_s,
+            self.settings.max_queue,
+        )
+        self._keeps_memory = type(policy).forget is not Policy.forget
+        self._sessions = Sessions(self._forget)
+        self.metrics.sessions.set_function(lambda: len(self._sessions))
+        self._numbers = itertools.count()
+        self._warm_up = self._batcher.call(self._warm)
+
+    @property
+    def client_images(self) -> ImageOrientation:
+        """How the images of foreign clients lie."""
+        return self.settings.client_images or self.policy.spec.image_orientation
+
+    @property
+    def ready(self) -> bool:
+        """Whether the policy is warm and takes questions."""
+        return self._warm_up.done() and self._warm_up.exception() is None and not self.draining
+
+    @property
+    def health(self) -> tuple[bool, str]:
+        """Return whether the server is ready, and a word for its state."""
+        if self.draining:
+            return False, "shutting down"
+        if not self._warm_up.done():
+            return False, "warming up"
+        return (False, "broken") if self._warm_up.exception() else (True, "healthy")
+
+    def new_name(self, protocol: str) -> str:
+        """Return a name for a client or an episode that has none."""
+        return f"{protocol}/{next(self._numbers)}"
+
+    async def answer(self, questions: Sequence[Question], protocol: str, session: str = "") -> list[Any]:
+        """Return the answers to ``questions``; raises Refusal. When the caller is cancelled, so are the questions.
+
+        session: the asking client, for policies that keep a memory of each episode.
+        """
+        started = time.perf_counter()
+        status = 499  # the client went away
+        try:
+            answers = await self._answer(questions, session)
+            status = 200
+            return answers
+        except Refusal as refusal:
+            status = refusal.status
+            raise
+        finally:
+            self.metrics.requests.labels(protocol, status).inc()
+            self.metrics.request_seconds.labels(protocol).observe(time.perf_counter() - started)
+
+    async def _answer(self, questions: Sequence[Question], session: str) -> list[Any]:
+        ready, state = self.health
+        if not ready:
+            raise Refusal(503, f"The server is {state}.", retry_after_s=2)
+        if self._keeps_memory:
+            for question in questions:
+                if isinstance(question, Act):
+                    self._sessions.use(question.observation.episode, session)
+        try:
+            futures = self._batcher.submit(questions)
+        except QueueFull:
+            raise Refusal(
+                503, f"{self.settings.max_queue} questions wait already; ask again.", retry_after_s=1
+            ) from None
+        try:
+            return await asyncio.gather(*map(asyncio.wrap_future, futures))
+        except UserError as error:
+            raise Refusal(422, str(error)) from None
+        except Exception:
+            self.metrics.errors.inc()
+            log.exception("The policy failed.")
+            raise Refusal(500, "The policy failed on this request; the server's log says how.") from None
+
+    def end_episode(self, episode: str, session: str = "") -> None:
+        """Drop the memory of ``episode``, if ``session`` plays it."""
+        self._sessions.end(episode, session)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Refuse what comes, and wait until what is in flight is answered, ``timeout_s`` seconds at most."""
+        self.draining = True
+        until = time.monotonic() + timeout_s
+        while self._batcher.unfinished and time.monotonic() < until:
+            await asyncio.sleep(0.02)
+
+    def close(self) -> None:
+        """End the policy's thread."""
+        self._batcher.close()
+
+    def metadata(self) -> dict[str, Any]:
+        """Return what ``GET /metadata`` says: plain data."""
+        policy = self.policy
+        forms = ["native", "openpi", "vla-eval", "openvla", "openvla-oft", "groot"]
+        return {
+            "server": "vla-harness",
+            "policy": policy.spec.name,
+            "spec": asdict(policy.spec),
+            "stateful": self._keeps_memory,
+            "unnorm_keys": list(getattr(policy, "unnorm_keys", ())),
+            "provenance": dict(policy.provenance),
+            "client_images": self.client_images,
+            "forms": forms,
+            "raw_actions": isinstance(policy, RawActions),
+            "named_actions": isinstance(policy, NamedActions),
+            "versions": _versions(),
+        }
+
+    def _forget(self, episode: str) -> None:
+        _report(self._batcher.call(lambda: self.policy.forget(episode)))
+
+    def _warm(self) -> None:
+        observation = blank_observation(self.policy.spec)
+        if observation is None:
+            return
+        try:
+            ask_policy(self.policy, [Act(observation)])
+        except UserError:  # it is well, and does not know this episode
+            pass
+        except Exception:
+            log.exception("The policy failed while it warmed up.")
+            raise
+        finally:
+            self.policy.forget(observation.episode)
+
+
+def _report(future: Future[Any]) -> None:
+    """Log what a call in the policy's thread raises: nobody waits for it."""
+
+    def look(done: Future[Any]) -> None:
+        if error := done.exception():
+            log.error("The policy failed to forget an episode: %s", error)
+
+    future.add_done_callback(look)
+
+
+def _versions() -> dict[str, str]:
+    versions = {"vla_harness": __version__, "python": platform.python_version()}
+    for name in ("numpy", "torch", "transformers", "fastapi", "uvicorn", "websockets", "pyzmq", "msgpack"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
