@@ -23,10 +23,10 @@ from vla_harness.command import DONE, parse_options, run_command
 from vla_harness.errors import UserError
 from vla_harness.evaluate import announce
 from vla_harness.registry import available_policies, load_policy
-from vla_harness.servers.app import RootProtocol, create_app
-from vla_harness.servers.security import Guard, is_loopback
-from vla_harness.servers.service import ActionService, ServiceSettings
-from vla_harness.servers.zeromq import Gr00tSocket, Version
+from vla_harness.servers.core.security import Guard, is_loopback
+from vla_harness.servers.core.service import ActionService, ServiceSettings
+from vla_harness.servers.protocols.app import RootProtocol, create_app
+from vla_harness.servers.protocols.zeromq import Gr00tSocket, Version
 from vla_harness.types import ImageOrientation
 
 TOKEN_VARIABLE = "VLA_SERVER_TOKEN"
@@ -138,6 +138,7 @@ class Server:
             ws_ping_interval=30.0,
             ws_ping_timeout=300.0,  # simulators step for minutes without looking at their sockets
             timeout_graceful_shutdown=5,
+            timeout_keep_alive=75,
             ssl_certfile=options.tls_certificate,
             ssl_keyfile=options.tls_key,
         )

@@ -14,6 +14,7 @@ POLICIES = {
     "noop": "vla_harness.policies.basic:NoopPolicy",
     "random": "vla_harness.policies.basic:RandomPolicy",
     "replay": "vla_harness.policies.replay:ReplayPolicy",
+    "remote": "vla_harness.servers.remote.policy:RemotePolicy",
     "groot": "vla_harness.policies.groot.policy:GrootPolicy",
 }
 

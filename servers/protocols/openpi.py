@@ -15,14 +15,14 @@ from fastapi import WebSocket
 from vla_harness.conventions import Adapter
 from vla_harness.types import DELTA_EEF_POSE, EnvironmentSpec, PolicySpec
 
-from . import fields
+from ..core import fields
+from ..core.questions import Act, state_length
+from ..core.refusal import Refusal
+from ..core.service import ActionService
+from ..wire.arrays import WireError
+from ..wire.codecs import OPENPI
 from .conversation import Conversation, Gone
 from .forms import foreign_observation
-from .questions import Act, state_length
-from .refusal import Refusal
-from .service import ActionService
-from .wire.arrays import WireError
-from .wire.codecs import OPENPI
 
 _KEYS = ("observation/image", "observation/wrist_image")
 """What LIBERO's clients call the first and the second camera."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast, runtime_checkable
@@ -81,7 +82,9 @@ def ask_policy(policy: Policy, questions: Sequence[Question]) -> list[Any]:
     else:
         observations = [cast(Act, question).observation for question in questions]
         actions = np.asarray(policy.act(observations), np.float32)
-        wanted = (len(questions), policy.spec.horizon, policy.spec.action.dim)
+        stated = math.isfinite(policy.spec.action.translation_unit)  # else joint positions and the like, of any number
+        dim = policy.spec.action.dim if stated else actions.shape[-1]
+        wanted = (len(questions), policy.spec.horizon, dim)
         if actions.shape != wanted:
             raise RuntimeError(f"the policy returned actions of shape {actions.shape}, not {wanted}")
         answers = list(actions)

@@ -16,15 +16,15 @@ from starlette.formparsers import MultiPartException
 
 from vla_harness import __version__
 
+from ..core.refusal import Refusal
+from ..core.security import Guard, GuardMiddleware, refused
+from ..core.service import ActionService
+from ..wire.arrays import WireError
+from ..wire.codecs import VLA_EVAL, pack_json, unpack_json
 from . import forms
 from .openapi import ACT, ERRORS, METADATA
-from .refusal import Refusal
-from .security import Guard, GuardMiddleware, refused
-from .service import ActionService
-from .websocket_openpi import serve_openpi
-from .websocket_vla_eval import serve_vla_eval
-from .wire.arrays import WireError
-from .wire.codecs import VLA_EVAL, pack_json, unpack_json
+from .openpi import serve_openpi
+from .vla_eval import serve_vla_eval
 
 RootProtocol = Literal["openpi", "vla-eval"]
 

@@ -15,13 +15,13 @@ import numpy as np
 from vla_harness.conventions import orient
 from vla_harness.types import Observation
 
-from . import fields
-from .images import fit
-from .questions import Act, PredictAction, Question, RawActions, state_length
-from .refusal import Refusal, bad_field
-from .service import ActionService
-from .wire.arrays import WireError
-from .wire.codecs import unpack_json
+from ..core import fields
+from ..core.images import fit
+from ..core.questions import Act, PredictAction, Question, RawActions, state_length
+from ..core.refusal import Refusal, bad_field
+from ..core.service import ActionService
+from ..wire.arrays import WireError
+from ..wire.codecs import unpack_json
 
 
 @dataclass(frozen=True)

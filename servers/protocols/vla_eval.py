@@ -16,14 +16,14 @@ from fastapi import WebSocket
 from vla_harness import __version__
 from vla_harness.types import PolicySpec
 
-from . import fields
+from ..core import fields
+from ..core.questions import Act, state_length
+from ..core.refusal import Refusal, bad_field
+from ..core.service import ActionService
+from ..wire.arrays import WireError
+from ..wire.codecs import VLA_EVAL
 from .conversation import Conversation, Gone
 from .forms import foreign_observation
-from .questions import Act, state_length
-from .refusal import Refusal, bad_field
-from .service import ActionService
-from .wire.arrays import WireError
-from .wire.codecs import VLA_EVAL
 
 PROTOCOL_VERSION = 1
 _GRIPPERS = {  # (open, closed) -> vla-eval's name

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import logging
+import math
 import platform
 import time
 from collections.abc import Sequence
@@ -152,8 +154,7 @@ class ActionService:
     def metadata(self) -> dict[str, Any]:
         """Return what ``GET /metadata`` says: plain data."""
         policy = self.policy
-        forms = ["native", "openpi", "vla-eval", "openvla", "openvla-oft", "groot"]
-        return {
+        said = {
             "server": "vla-harness",
             "policy": policy.spec.name,
             "spec": asdict(policy.spec),
@@ -161,11 +162,12 @@ class ActionService:
             "unnorm_keys": list(getattr(policy, "unnorm_keys", ())),
             "provenance": dict(policy.provenance),
             "client_images": self.client_images,
-            "forms": forms,
+            "max_batch": min(policy.spec.max_batch, self.settings.max_queue),
             "raw_actions": isinstance(policy, RawActions),
             "named_actions": isinstance(policy, NamedActions),
             "versions": _versions(),
         }
+        return json.loads(json.dumps(_finite(said), default=str))  # a policy may state a torch.dtype or a Path
 
     def _forget(self, episode: str) -> None:
         _report(self._batcher.call(lambda: self.policy.forget(episode)))
@@ -193,6 +195,13 @@ def _report(future: Future[Any]) -> None:
             log.error("The policy failed to forget an episode: %s", error)
 
     future.add_done_callback(look)
+
+
+def _finite(value: Any) -> Any:
+    """Return ``value`` with None for numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _versions() -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .wire.codecs import json_array
+from ..wire.codecs import json_array
 
 _PIXELS = json_array(np.full((4, 4, 3), 128, np.uint8))
 _NUMBERS = {"type": "array", "items": {"type": "number"}, "maxItems": 1024}

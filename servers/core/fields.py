@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from ..wire.arrays import WireError
+from ..wire.codecs import read_base64
+from ..wire.pictures import MAX_PIXELS, PixelBudget, read_picture
 from .refusal import bad_field
-from .wire.arrays import WireError
-from .wire.codecs import read_base64
-from .wire.pictures import MAX_PIXELS, PixelBudget, read_picture
 
 _MAX_TEXT = 4096
 _MAX_STATE = 1024

@@ -17,12 +17,13 @@ import zmq.asyncio
 
 from vla_harness.errors import UserError
 
-from . import fields, forms
+from ..core import fields
+from ..core.refusal import Refusal
+from ..core.service import ActionService
+from ..wire.arrays import WireError
+from ..wire.codecs import GROOT
+from . import forms
 from .groot_forms import modality_config, read_groot
-from .refusal import Refusal
-from .service import ActionService
-from .wire.arrays import WireError
-from .wire.codecs import GROOT
 
 log = logging.getLogger("vla_harness.servers")
 Version = Literal["n1.5", "n1.6"]

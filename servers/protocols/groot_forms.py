@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from . import fields
+from ..core import fields
+from ..core.questions import Act, GetAction, NamedActions, state_length
+from ..core.refusal import bad_field
+from ..core.service import ActionService
 from .forms import Request, episode_of, foreign_observation
-from .questions import Act, GetAction, NamedActions, state_length
-from .refusal import bad_field
-from .service import ActionService
 
 _NESTED = ("video", "state", "language", "annotation")
 _ACTIONS = {"translation": slice(0, 3), "rotation": slice(3, -1), "gripper": slice(-1, None)}

@@ -1,0 +1,185 @@
+"""The light client: asks a server of this project for actions, from a robot or a simulator.
+
+It needs numpy and msgpack beside the standard library, and nothing else of this project than ``servers/wire``::
+
+    from vla_harness.servers.client import connect
+
+    with connect("http://workstation:8000", token="…") as server:
+        chunk = server.act({"agentview": frame}, state, "open the drawer", episode="monday-3", step=0)
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import random
+import ssl
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
+from urllib.parse import quote, urlsplit
+
+import numpy as np
+
+from .wire.arrays import WireError
+from .wire.codecs import VLA_EVAL
+
+T = TypeVar("T")
+
+
+class ServerError(Exception):
+    """The server refused, failed or could not be reached; the message is one sentence that names its address."""
+
+
+class TryAgain(Exception):
+    """Something that passes: the server starts, is full, or the connection broke."""
+
+    def __init__(self, reason: str, after_s: float = 0.0) -> None:
+        super().__init__(reason)
+        self.after_s = after_s
+
+
+def keep_trying(attempt: Callable[[], T], patience_s: float, url: str) -> T:
+    """Return what ``attempt`` returns; after TryAgain, again for ``patience_s`` seconds, with growing pauses.
+
+    Raises ServerError when patience is at its end.
+    """
+    until = time.monotonic() + patience_s
+    pause = 0.1
+    while True:
+        try:
+            return attempt()
+        except TryAgain as reason:
+            wait = max(reason.after_s, pause * random.uniform(0.5, 1.0))  # clients that failed together come apart
+            if time.monotonic() + wait > until:
+                raise ServerError(f"{url} gave no action within {patience_s:g} seconds: {reason}.") from None
+            time.sleep(wait)
+            pause = min(2 * pause, 5.0)
+
+
+class ActionClient:
+    """One connection to ``POST /act``, kept open. Threads take turns."""
+
+    def __init__(self, url: str, token: str | None = None, timeout_s: float = 60.0, patience_s: float = 60.0) -> None:
+        """Name the server; nothing is sent yet.
+
+        url: http://host:port or https://…. timeout_s: for one answer. patience_s: for all attempts at one together.
+        """
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ServerError(f"{url} is no address of an action server: give http://HOST:PORT.")
+        self.url = url.rstrip("/")
+        self._patience_s = patience_s
+        self._base = parts.path.rstrip("/")
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        secure = parts.scheme == "https"
+        port = parts.port or (443 if secure else 80)
+        self._connection: http.client.HTTPConnection = (
+            http.client.HTTPSConnection(parts.hostname, port, timeout=timeout_s, context=ssl.create_default_context())
+            if secure
+            else http.client.HTTPConnection(parts.hostname, port, timeout=timeout_s)
+        )
+        self._lock = threading.Lock()
+        self._session = uuid.uuid4().hex
+
+    def metadata(self) -> dict[str, Any]:
+        """Return what the server's policy reads and writes, and what it was made of."""
+        return self._ask("GET", "/metadata")
+
+    def act(
+        self,
+        images: Mapping[str, np.ndarray],
+        state: np.ndarray | Sequence[float],
+        instruction: str,
+        episode: str = "",
+        step: int = 0,
+    ) -> np.ndarray:
+        """Return (horizon, action_dim) float32 actions in the convention that ``metadata()["spec"]`` states.
+
+        images: camera -> (H, W, 3) uint8, upright. state: the parts of ``metadata()["spec"]["state_keys"]`` side by
+        side. episode: names it, for policies that remember; each client has a default of its own. Raises ServerError.
+        """
+        return self.act_together([observation(images, state, instruction, episode or self._session, step)])[0]
+
+    def act_together(self, observations: Sequence[Mapping[str, Any]]) -> np.ndarray:
+        """Return (batch, horizon, action_dim) float32 for several of ``observation``'s maps; raises ServerError."""
+        reply = self._ask("POST", "/act", {"observations": list(observations), "session": self._session})
+        actions = reply.get("actions") if isinstance(reply, dict) else None
+        if not isinstance(actions, np.ndarray) or actions.ndim != 3 or len(actions) != len(observations):
+            raise ServerError(f"{self.url} answered without actions for {len(observations)} observations.")
+        return actions
+
+    def end_episode(self, episode: str) -> None:
+        """Have the server forget an episode. A server that is gone has forgotten it."""
+        with suppress(TryAgain, ServerError):
+            self._once("POST", f"/forget?episode={quote(episode, safe='')}&session={self._session}", None)
+
+    def close(self) -> None:
+        """Close the connection."""
+        with self._lock:
+            self._connection.close()
+
+    def __enter__(self) -> ActionClient:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _ask(self, method: str, path: str, message: Any = None) -> Any:
+        body = None if message is None else VLA_EVAL.pack(message)
+        return keep_trying(lambda: self._once(method, path, body), self._patience_s, self.url)
+
+    def _once(self, method: str, path: str, body: bytes | None) -> Any:
+        headers = self._headers | ({"Content-Type": "application/msgpack"} if body is not None else {})
+        with self._lock:
+            try:
+                self._connection.request(method, self._base + path, body, headers)
+                response = self._connection.getresponse()
+                data = response.read()
+            except (OSError, http.client.HTTPException) as error:
+                self._connection.close()
+                if isinstance(error, ssl.SSLError):
+                    raise ServerError(f"{self.url} cannot be spoken to over TLS: {error}.") from None
+                raise TryAgain(f"{type(error).__name__}: {error}") from None
+        if response.status == 200:
+            try:
+                kind = response.headers.get_content_type()
+                return VLA_EVAL.unpack(data) if kind == "application/msgpack" else json.loads(data)
+            except (WireError, ValueError):
+                raise ServerError(f"{self.url}{path} answered something unreadable.") from None
+        sentence = _sentence(data) or response.reason
+        if response.status in (409, 502, 503, 504):
+            raise TryAgain(sentence.rstrip("."), float(response.headers.get("Retry-After") or 0))
+        raise ServerError(f"{self.url} refused ({response.status}): {sentence}")
+
+
+def connect(url: str, token: str | None = None, timeout_s: float = 60.0, patience_s: float = 60.0) -> ActionClient:
+    """Return a client of the server at ``url``, which is asked for its metadata; raises ServerError."""
+    client = ActionClient(url, token, timeout_s, patience_s)
+    if not isinstance(said := client.metadata(), dict) or said.get("server") != "vla-harness":
+        raise ServerError(f"{url} is no action server of vla-harness: its /metadata says nothing of a policy.")
+    return client
+
+
+def observation(
+    images: Mapping[str, np.ndarray], state: np.ndarray | Sequence[float], instruction: str, episode: str, step: int
+) -> dict[str, Any]:
+    """Return an observation as ``act_together`` takes it."""
+    return {
+        "images": {camera: np.ascontiguousarray(frame) for camera, frame in images.items()},
+        "state": np.asarray(state, np.float32),
+        "instruction": instruction,
+        "episode": episode,
+        "step": int(step),
+    }
+
+
+def _sentence(data: bytes) -> str:
+    try:
+        said = json.loads(data)
+        return str(said.get("error") or said.get("detail") or "")
+    except (ValueError, AttributeError):
+        return ""

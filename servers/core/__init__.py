@@ -1,0 +1,1 @@
+"""What all protocols share: one policy, its queue, sessions, limits and counters."""

@@ -1,0 +1,1 @@
+"""Servers as policies: the other end, for rollouts."""

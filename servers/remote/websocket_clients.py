@@ -1,0 +1,199 @@
+"""Clients of the websocket servers of openpi and vla-eval, for ``load_policy("remote", url="ws://…")``.
+
+They need numpy, msgpack and websockets. Sources: openpi-client 0.1.2, vla-eval 0.8.0 ``connection.py``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI, WebSocketException
+from websockets.sync.client import ClientConnection
+from websockets.sync.client import connect as open_websocket
+
+from ..client import ServerError, TryAgain, keep_trying
+from ..wire.arrays import WireError
+from ..wire.codecs import OPENPI, VLA_EVAL, Codec
+
+HELLO = {"harness_version": "vla-harness", "protocol_version": 1}
+
+
+class _WebSocket:
+    """A connection that opens when it is needed and again after it broke."""
+
+    codec: Codec
+
+    def __init__(self, url: str, token: str | None, timeout_s: float, patience_s: float) -> None:
+        self.url, self._timeout_s, self._patience_s = url, timeout_s, patience_s
+        self._headers = {"Authorization": f"Api-Key {token}"} if token else None
+        self._socket: ClientConnection | None = None
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._socket is not None:
+            with suppress(OSError, WebSocketException):
+                self._socket.close()
+            self._socket = None
+
+    def _open(self) -> ClientConnection:
+        """Return the connection; a new one is greeted."""
+        if self._socket is not None:
+            return self._socket
+        try:
+            self._socket = open_websocket(
+                self.url,
+                additional_headers=self._headers,
+                compression=None,
+                max_size=None,
+                open_timeout=self._timeout_s,
+                close_timeout=1.0,
+                ping_interval=None,
+            )
+        except InvalidStatus as error:
+            if error.response.status_code in (502, 503, 504):
+                raise TryAgain(str(error)) from None
+            raise ServerError(f"{self.url} refused the connection: {error}.") from None
+        except InvalidURI as error:
+            raise ServerError(f"{self.url} is no address of a websocket: {error}.") from None
+        except (OSError, TimeoutError, InvalidHandshake) as error:
+            raise TryAgain(f"{type(error).__name__}: {error}") from None
+        self._greet()
+        return self._socket
+
+    def _greet(self) -> None:
+        raise NotImplementedError
+
+    def _receive(self) -> Any:
+        """Return the next message; raises TryAgain when the connection breaks, ServerError for a text: an error."""
+        assert self._socket is not None
+        try:
+            data = self._socket.recv(timeout=self._timeout_s)
+        except (OSError, TimeoutError, WebSocketException) as error:
+            self.close()
+            raise TryAgain(f"{type(error).__name__}: {error}") from None
+        if isinstance(data, str):
+            self.close()
+            raise ServerError(f"{self.url} failed: {data.strip().splitlines()[-1] if data.strip() else 'no reason'}")
+        try:
+            return self.codec.unpack(data)
+        except WireError as error:
+            self.close()
+            raise ServerError(f"{self.url} answered something unreadable: {error}") from None
+
+    def _send(self, message: Any) -> None:
+        assert self._socket is not None
+        try:
+            self._socket.send(self.codec.pack(message))
+        except (OSError, WebSocketException) as error:
+            self.close()
+            raise TryAgain(f"{type(error).__name__}: {error}") from None
+
+
+class OpenpiClient(_WebSocket):
+    """A connection to openpi's policy server. ``metadata`` is what it said when the connection opened."""
+
+    codec = OPENPI
+
+    def __init__(self, url: str, token: str | None = None, timeout_s: float = 60.0, patience_s: float = 60.0) -> None:
+        """Connect; raises ServerError."""
+        super().__init__(url, token, timeout_s, patience_s)
+        self.metadata: dict[str, Any] = {}
+        keep_trying(self._open, patience_s, url)
+
+    def infer(self, observation: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the reply to an observation; raises ServerError."""
+
+        def once() -> Any:
+            self._open()
+            self._send(dict(observation))
+            return self._receive()
+
+        reply = keep_trying(once, self._patience_s, self.url)
+        if not isinstance(reply, dict) or "actions" not in reply:
+            raise ServerError(f"{self.url} answered without actions: is it openpi's server?")
+        return reply
+
+    def _greet(self) -> None:
+        said = self._receive()
+        self.metadata = said if isinstance(said, dict) else {}
+
+
+class VlaEvalClient(_WebSocket):
+    """A connection to one of vla-eval's model servers. ``hello`` is its answer to ours."""
+
+    codec = VLA_EVAL
+
+    def __init__(self, url: str, token: str | None = None, timeout_s: float = 60.0, patience_s: float = 60.0) -> None:
+        """Connect; raises ServerError."""
+        super().__init__(url, token, timeout_s, patience_s)
+        self.hello: dict[str, Any] = {}
+        self._number = 0
+        self._config: dict[str, Any] | None = None
+        keep_trying(self._open, patience_s, url)
+
+    def start_episode(self, config: Mapping[str, Any]) -> None:
+        """Begin an episode; it has no answer."""
+
+        def once() -> None:
+            self._open()
+            self._tell("episode_start", config)
+
+        self._config = dict(config)
+        keep_trying(once, self._patience_s, self.url)
+
+    def end_episode(self, result: Mapping[str, Any]) -> None:
+        """End the episode; a server that is gone has ended it."""
+        self._config = None
+        with suppress(TryAgain, AssertionError):
+            self._tell("episode_end", result)
+
+    def act(self, observation: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the payload that answers an observation; raises ServerError.
+
+        Also when the connection broke within an episode: what the server kept of it is lost, and with it the rest of
+        its chunk, so that going on would play something else.
+        """
+        if self._socket is None and self._config is not None:
+            raise ServerError(f"{self.url} lost the connection within an episode, and what it remembered of it.")
+        try:
+            self._tell("observation", observation)
+            return self._answer("action")
+        except TryAgain as error:
+            raise ServerError(f"{self.url} lost the connection within an episode: {error}.") from None
+
+    def _greet(self) -> None:
+        self._tell("hello", HELLO)
+        self.hello = self._answer("hello")
+
+    def _tell(self, kind: str, payload: Mapping[str, Any]) -> None:
+        self._number += 1
+        self._send({"type": kind, "payload": dict(payload), "seq": self._number, "timestamp": time.time()})
+
+    def _answer(self, kind: str) -> dict[str, Any]:
+        """Return the payload of the answer to the last message."""
+        while True:
+            message = self._receive()
+            if not isinstance(message, dict) or not isinstance(payload := message.get("payload"), dict):
+                raise ServerError(f"{self.url} does not speak vla-eval's protocol.")
+            if message.get("type") == "error":
+                raise ServerError(f"{self.url} failed: {payload.get('error', 'no reason')}")
+            if message.get("type") == kind and message.get("seq") == self._number:
+                return payload
+
+
+def speaks_first(url: str, token: str | None, wait_s: float = 2.0) -> bool:
+    """Return whether the server says something before it is spoken to: openpi's does, vla-eval's does not."""
+    headers = {"Authorization": f"Api-Key {token}"} if token else None
+    try:
+        with open_websocket(
+            url, additional_headers=headers, compression=None, max_size=None, close_timeout=1.0
+        ) as socket:
+            socket.recv(timeout=wait_s)
+            return True
+    except TimeoutError:
+        return False
+    except (OSError, WebSocketException) as error:
+        raise TryAgain(f"{type(error).__name__}: {error}") from None
