@@ -151,13 +151,16 @@ class SelfAttention(_Heads):
 
     def heads_of(self, x: Tensor, positions: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """x: (B, T, C). Returns queries (B, H, T, D), keys and values (B, G, T, D)."""
-        turning = self.heads + self.kv_heads
-        qk, v = self.split(self.qkv(x), turning + self.kv_heads).split([turning, self.kv_heads], dim=1)
-        if self.rotary is not None:
-            positions = torch.arange(x.size(1), device=x.device) if positions is None else positions
-            qk = self.rotary(qk, positions)  # both at once: (B, H + G, T, D)
+        d, turning = self.head_dim, self.heads + self.kv_heads
+        x = self.qkv(x)  # (B, T, (H + 2 G) D)
+        if self.rotary is None:
+            q, k, v = x.split([self.heads * d, self.kv_heads * d, self.kv_heads * d], dim=-1)
+            return self.split(q, self.heads), self.split(k, self.kv_heads), self.split(v, self.kv_heads)
+        positions = torch.arange(x.size(1), device=x.device) if positions is None else positions
+        qk, v = x.split([turning * d, self.kv_heads * d], dim=-1)
+        qk = self.rotary(self.split(qk, turning), positions)  # both at once: (B, H + G, T, D)
         q, k = qk.split([self.heads, self.kv_heads], dim=1)
-        return q, k, v
+        return q, k, self.split(v, self.kv_heads)
 
 
 class CrossAttention(_Heads):
