@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ..types import EpisodeResult
+from .bars import rate_axis, rate_bar
 from .report_content import (
     STRATIFIED_NOTE,
     figures,
@@ -68,14 +69,14 @@ def _marks(summary: Mapping[str, Any]) -> str:
 def _task_section(summary: Mapping[str, Any]) -> str:
     rows = [_task_row(str(task["task_id"]), task_label(task), task) for task in summary["tasks"]]
     mean, interval = task_mean(summary)
-    mean_bar = _bar(summary["task_mean_rate"], summary["stratified95"])
+    mean_bar = rate_bar(summary["task_mean_rate"], summary["stratified95"])
     foot = _task_row("", "pooled", summary) + (
         f'<tr><td></td><th scope="row">task mean</th><td class="bar">{mean_bar}</td><td></td><td>{mean}</td>'
         f"<td>{interval}</td><td></td><td></td></tr>\n"
     )
     return (
         '<section>\n<h2>Success per task</h2>\n<div class="scroll"><table class="tasks">\n<thead><tr><th></th>'
-        f'<th scope="col" class="left">task</th><th scope="col" class="bar">{_axis()}</th>'
+        f'<th scope="col" class="left">task</th><th scope="col" class="bar">{rate_axis()}</th>'
         '<th scope="col">k/n</th><th scope="col">rate</th><th scope="col">95 %</th><th scope="col">errors</th>'
         '<th scope="col">mean steps</th></tr></thead>\n'
         f"<tbody>\n{''.join(rows)}</tbody>\n<tfoot>\n{foot}</tfoot>\n</table></div>\n"
@@ -85,35 +86,13 @@ def _task_section(summary: Mapping[str, Any]) -> str:
 
 
 def _task_row(number_text: str, label: str, counted: Mapping[str, Any]) -> str:
-    bar = _bar(counted["success_rate"], counted["exact95"] or counted["wilson95"])
+    bar = rate_bar(counted["success_rate"], counted["exact95"] or counted["wilson95"])
     errors = f'<b class="warn">{counted["errors"]}</b>' if counted["errors"] else "0"
     return (
         f'<tr><td class="id">{number_text}</td><th scope="row">{escape(label)}</th><td class="bar">{bar}</td>'
         f"<td>{counted['successes']}/{counted['trials']}</td><td>{percent(counted['success_rate'])}</td>"
         f"<td>{best_interval(counted)}</td><td>{errors}</td><td>{number(counted['mean_steps_on_success'])}</td></tr>\n"
     )
-
-
-def _axis() -> str:
-    """Return the scale over the bars; positions are shares of the width, so it stretches with the column."""
-    anchors = {0: "start", 50: "middle", 100: "end"}
-    labels = "".join(f'<text x="{at}%" y="12" text-anchor="{anchor}">{at} %</text>' for at, anchor in anchors.items())
-    return f'<svg class="axis" width="100%" height="16" role="img" aria-label="success rate">{labels}</svg>'
-
-
-def _bar(rate: float | None, ends: Sequence[float] | None) -> str:
-    """Return a bar of ``rate`` with a whisker for the interval ``ends``; empty without a rate."""
-    grid = "".join(f'<line class="grid" x1="{at}%" x2="{at}%" y1="0" y2="22"/>' for at in (0, 25, 50, 75, 100))
-    drawn = ""
-    if rate is not None and ends is not None:
-        low, high = (f"{100 * end:.2f}%" for end in ends)
-        drawn = (
-            f'<rect class="fill" x="0" y="5" width="{100 * rate:.2f}%" height="12" rx="2"/>'
-            f'<line class="whisker" x1="{low}" x2="{high}" y1="11" y2="11"/>'
-            f'<line class="whisker" x1="{low}" x2="{low}" y1="7" y2="15"/>'
-            f'<line class="whisker" x1="{high}" x2="{high}" y1="7" y2="15"/>'
-        )
-    return f'<svg width="100%" height="22" aria-hidden="true">{grid}{drawn}</svg>'
 
 
 def _episode_section(summary: Mapping[str, Any], results: Sequence[EpisodeResult]) -> str:

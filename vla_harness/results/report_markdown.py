@@ -23,10 +23,10 @@ from .wording import best_interval, number, percent
 
 def render_markdown(summary: Mapping[str, Any], results: Iterable[EpisodeResult]) -> str:
     """Return the report of a run; ``summary`` as ``summarize`` makes it, ``results`` for the list of errors."""
-    parts = [f"# {_escape(title(summary))}", f"**{headline(summary)}**"]
+    parts = [f"# {escape_markdown(title(summary))}", f"**{headline(summary)}**"]
     if summary["marks"]:
-        parts.append("\n".join(f"- **Note:** {_escape(mark['text'])}" for mark in summary["marks"]))
-    parts += [_escape(summary["estimand"]), "## Tasks", _task_table(summary)]
+        parts.append("\n".join(f"- **Note:** {escape_markdown(mark['text'])}" for mark in summary["marks"]))
+    parts += [escape_markdown(summary["estimand"]), "## Tasks", _task_table(summary)]
     parts.append(f"{interval_note(summary)} {STRATIFIED_NOTE}")
     parts += ["## Figures", _pairs("figure", figures(summary))]
     if errors := [result for result in results if result.outcome == "error"]:
@@ -61,10 +61,10 @@ def _pairs(name: str, rows: Iterable[tuple[str, str]]) -> str:
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[int] = (0, 1)) -> str:
     lines = [head, ["---" if column in left else "--:" for column in range(len(head))]]
-    lines += [[_escape(cell) for cell in row] for row in rows]
+    lines += [[escape_markdown(cell) for cell in row] for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _escape(text: str) -> str:
-    """Keep ``text`` on one line and its special characters from being read as Markdown or HTML."""
+def escape_markdown(text: str) -> str:
+    """Return ``text`` on one line with its special characters kept from being read as Markdown or HTML."""
     return re.sub(r"([\\`*|<>&]|\](?=[(\[]))", r"\\\1", " ".join(text.split()))

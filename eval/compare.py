@@ -1,0 +1,81 @@
+"""Compare runs: ``python eval/compare.py RUN RUN …``, installed as ``vla-compare``."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+if __name__ == "__main__":  # a checkout whose packages are installed, but not the project itself
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tyro.conf import Positional, arg
+
+from vla_harness.command import DONE, parse_options, run_command
+from vla_harness.comparison import compare, document, read_runs, write_comparison
+from vla_harness.comparison.formats import check_format
+from vla_harness.comparison.planning import plan_text, sequential_text
+from vla_harness.comparison.text_formats import plain_text
+from vla_harness.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare:
+    """Compare runs in tables: success with intervals, paired differences, tasks, efficiency.
+
+    Runs of one policy on several suites become one row. Runs that were not measured alike are refused.
+    Exit codes: 0 done, 2 something to put right in the command.
+    """
+
+    runs: Annotated[Positional[tuple[str, ...]], arg(metavar="RUN …", help_behavior_hint="")] = ()
+    """Folders of runs, each as PATH or as NAME=PATH, where NAME is what the tables call its policy."""
+
+    baseline: Annotated[str | None, arg(metavar="RUN", help_behavior_hint="(default: test every two)")] = None
+    """Policy that all others are tested against: one of the runs, or a name in the tables."""
+
+    published: bool = False
+    """Add published LIBERO rates with their sources, and say whether a run reproduces the one of its policy."""
+
+    out: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: print only)")] = None
+    """File to write as well; its ending chooses the format: .md, .tex, .csv or .html."""
+
+    force: bool = False
+    """Compare runs that were not measured alike, and mark what differs."""
+
+    target_halfwidth: Annotated[float | None, arg(metavar="W", help_behavior_hint="(default: compare)")] = None
+    """Only print how many episodes a 95 % interval takes that reaches W to each side, a share such as 0.03. It needs
+    no run."""
+
+    sequential: bool = False
+    """Only say whether two policies are told apart yet, by a test that may be repeated while their runs grow. Its
+    error rate of 5 % over all looks holds for the number of episodes that the runs were started with."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; ``arguments`` without the program's name. Returns the exit code."""
+    return run_command(lambda: _compare(parse_options(Compare, arguments, "compare.py")))
+
+
+def _compare(options: Compare) -> int:
+    if options.out is not None:
+        check_format(options.out)
+    runs = read_runs(options.runs)
+    if options.target_halfwidth is not None:
+        print(plan_text(options.target_halfwidth, runs))
+        return DONE
+    if not runs:
+        raise UserError("No run is given: name the folders of one or more, as in runs/a runs/b.")
+    if options.sequential:
+        print(sequential_text(runs))
+        return DONE
+    comparison = compare(runs, options.baseline, options.published, options.force)
+    print(plain_text(document(comparison)))
+    if options.out is not None:
+        write_comparison(comparison, options.out)
+        print(f"\nWritten: {options.out}")
+    return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

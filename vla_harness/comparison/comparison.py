@@ -1,0 +1,116 @@
+"""A comparison of runs in numbers; ``content`` puts it into tables."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from ..errors import UserError
+from ..statistics import Interval, stratified_interval
+from .contrasts import Contrast, contrasts, letters
+from .protocol_check import Departure, departures, require_alike
+from .published import PublishedRow, published_rows
+from .runs import ComparedRun, by_policy
+
+SuiteKey = tuple[str, str]
+"""(benchmark, suite)."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What the tables say.
+
+    policies: name -> its run on each suite, in the order given. suites: those with a run.
+    departures: what differs in measurement, empty unless forced. contrasts and letters: of each suite, and of all
+    suites together under None if there are several; letters only where every two policies could be compared.
+    average: of a policy with a run on every one of several suites, the mean of the suites' rates with its interval.
+    published: rows to show, empty unless asked for.
+    """
+
+    policies: Mapping[str, Mapping[SuiteKey, ComparedRun]]
+    suites: Sequence[SuiteKey]
+    departures: Sequence[Departure]
+    contrasts: Mapping[SuiteKey | None, Sequence[Contrast]]
+    letters: Mapping[SuiteKey | None, Mapping[str, str]]
+    average: Mapping[str, tuple[float, Interval]]
+    published: Sequence[PublishedRow]
+    baseline: str | None
+
+    @property
+    def runs(self) -> list[ComparedRun]:
+        """All runs."""
+        return [run for runs in self.policies.values() for run in runs.values()]
+
+
+def compare(
+    runs: Sequence[ComparedRun], baseline: str | None = None, published: bool = False, force: bool = False
+) -> Comparison:
+    """Compare ``runs``.
+
+    baseline: the policy that all others are tested against, by its name or by the path of one of its runs; None tests
+    every two. published: add published rows. force: compare runs that were not measured alike, and mark them.
+    Raises UserError without force if they were not, and for a baseline that is none of them.
+    """
+    policies = {name: {run.suite: run for run in own} for name, own in by_policy(runs).items()}
+    base = None if baseline is None else _baseline(runs, baseline)
+    reference = runs[0] if base is None else next(run for run in runs if run.name == base)
+    found = departures(runs, reference)
+    if not force:
+        require_alike(found)
+    suites = list(dict.fromkeys(run.suite for run in runs))
+    scopes: list[tuple[SuiteKey | None, list[SuiteKey]]] = [(suite, [suite]) for suite in suites]
+    if len(suites) > 1:
+        scopes.append((None, suites))
+    tested: dict[SuiteKey | None, Sequence[Contrast]] = {}
+    lettered: dict[SuiteKey | None, Mapping[str, str]] = {}
+    for scope, members in scopes:
+        # on all suites together only policies that played them all: else their tasks differ, not they
+        complete = [
+            (name, [own[suite] for suite in members]) for name, own in policies.items() if set(members) <= set(own)
+        ]
+        if len(complete) < 2 or (base is not None and base not in dict(complete)):
+            continue
+        tested[scope], every = contrasts(complete, base)
+        if every and base is None:
+            ranked = sorted(complete, key=lambda policy: -_rate(policy[1]))
+            lettered[scope] = letters([name for name, _ in ranked], tested[scope])
+    average = {}
+    if len(suites) > 1:
+        for name, own in policies.items():
+            if set(own) == set(suites):
+                counts = [run.count for run in own.values()]
+                average[name] = fmean(k / n for k, n in counts), stratified_interval(counts)
+    rows = [row for row in published_rows() if any(suite in row.counts for _, suite in suites)] if published else []
+    return Comparison(policies, suites, found, tested, lettered, average, rows, base)
+
+
+def marked(comparison: Comparison) -> dict[int, list[str]]:
+    """Return id of a run -> what a reader must know of it beside its numbers, without what holds for every run."""
+    texts: dict[int, list[str]] = defaultdict(list)
+    for run in comparison.runs:
+        texts[id(run)] += [mark["text"] for mark in run.summary["marks"]]
+    for departure in comparison.departures:
+        texts[id(departure.run)].append(f"Not measured alike: {departure.text}.")
+    shared = set(shared_marks(comparison))
+    return {run: [text for text in dict.fromkeys(found) if text not in shared] for run, found in texts.items()}
+
+
+def shared_marks(comparison: Comparison) -> list[str]:
+    """Return the marks that every run carries."""
+    first, *others = ([mark["text"] for mark in run.summary["marks"]] for run in comparison.runs)
+    return [text for text in first if all(text in other for other in others)]
+
+
+def _rate(runs: Sequence[ComparedRun]) -> float:
+    return fmean(run.summary["success_rate"] for run in runs)
+
+
+def _baseline(runs: Sequence[ComparedRun], wanted: str) -> str:
+    for run in runs:
+        if run.name == wanted or run.recorded.path.resolve() == Path(wanted.rpartition("=")[2]).resolve():
+            return run.name
+    names = ", ".join(dict.fromkeys(run.name for run in runs))
+    raise UserError(f"--baseline is {wanted!r}, which is none of the runs: give one of their paths, or of {names}.")

@@ -1,0 +1,118 @@
+"""A comparison as one tidy CSV file: a line for each number of interest, full precision, for other programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .comparison import Comparison, SuiteKey
+from .published import Verdict, verdict
+
+COLUMNS = (
+    "kind", "benchmark", "suite", "task_id", "task", "policy", "against", "successes", "trials", "errors", "value",
+    "low", "high", "interval", "pairs", "only_policy", "only_against", "p", "p_holm", "probability_better", "letters",
+    "mean_steps_on_success", "latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "env_steps_per_second", "wall_s",
+    "run", "source", "note",
+)  # fmt: skip
+"""kind: task, suite, mean, difference (policy minus against), published, or verdict (run minus published). value, low
+and high are rates or differences of rates, in [-1, 1]; interval and p name their method in ``interval``."""
+
+
+def to_csv(comparison: Comparison) -> str:
+    """Return the file's text."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    for line in _lines(comparison):
+        writer.writerow({name: "" if value is None else value for name, value in line.items()})
+    return text.getvalue()
+
+
+def _lines(comparison: Comparison) -> Iterator[dict[str, Any]]:
+    departures: dict[int, list[str]] = {}
+    for departure in comparison.departures:
+        departures.setdefault(id(departure.run), []).append(departure.text)
+    for run in comparison.runs:
+        notes = [mark["text"] for mark in run.summary["marks"]] + departures.get(id(run), [])
+        where = {**_suite(run.suite), "policy": run.name, "run": str(run.recorded.path)}
+        for task in run.summary["tasks"]:
+            task_named = {"task_id": task["task_id"], "task": task["instruction"] or task["name"]}
+            yield {"kind": "task", **where, **task_named, **_counted(task)}
+        latency = run.summary["policy_latency_ms"]
+        yield {
+            "kind": "suite",
+            **where,
+            **_counted(run.summary),
+            **{f"latency_{name}_ms": latency[name] for name in ("p50", "p95", "p99")},
+            "letters": comparison.letters.get(run.suite, {}).get(run.name),
+            "env_steps_per_second": run.summary["env_steps_per_second"],
+            "wall_s": run.summary["wall_s"],
+            "note": " ".join(notes),
+        }
+    for name, (rate, (low, high)) in comparison.average.items():
+        letters = comparison.letters.get(None, {}).get(name)
+        ends = {"value": rate, "low": low, "high": high, "interval": "stratified score 95 %"}
+        yield {"kind": "mean", "suite": "all", "policy": name, **ends, "letters": letters}
+    yield from _differences(comparison)
+    yield from _published(comparison)
+
+
+def _differences(comparison: Comparison) -> Iterator[dict[str, Any]]:
+    for scope, found in comparison.contrasts.items():
+        for contrast in found:
+            counts = contrast.counts
+            method = "Newcombe paired 95 %; exact McNemar" if counts else "Newcombe unpaired 95 %; Boschloo"
+            yield {
+                "kind": "difference",
+                **({"suite": "all"} if scope is None else _suite(scope)),
+                "policy": contrast.first,
+                "against": contrast.second,
+                "value": contrast.difference,
+                "low": contrast.interval[0],
+                "high": contrast.interval[1],
+                "interval": method,
+                "pairs": counts.pairs if counts else None,
+                "only_policy": counts.first_only if counts else None,
+                "only_against": counts.second_only if counts else None,
+                "p": contrast.p,
+                "p_holm": contrast.adjusted_p,
+                "probability_better": contrast.probability,
+            }
+
+
+def _published(comparison: Comparison) -> Iterator[dict[str, Any]]:
+    for row in comparison.published:
+        for suite, (k, n) in row.counts.items():
+            if any(suite == name for _, name in comparison.suites):
+                counted = {"successes": k, "trials": n, "value": k / n}
+                said = {"source": row.source, "note": f"{row.protocol} {row.conditions}".strip()}
+                yield {"kind": "published", "suite": suite, "policy": row.name, **counted, **said}
+        for run in comparison.runs:
+            found = verdict(run, row)
+            where = {"kind": "verdict", **_suite(run.suite), "policy": run.name, "against": row.name}
+            if isinstance(found, Verdict):
+                low, high = found.interval
+                ends = {"value": found.difference, "low": low, "high": high, "interval": "Newcombe unpaired 95 %"}
+                yield where | ends | {"note": "inside" if found.inside else "outside", "source": row.source}
+            elif found is not None:
+                yield where | {"note": f"not comparable: {found}", "source": row.source}
+
+
+def _suite(key: SuiteKey) -> dict[str, str]:
+    return {"benchmark": key[0], "suite": key[1]}
+
+
+def _counted(counted: Mapping[str, Any]) -> dict[str, Any]:
+    ends = counted["exact95"] or counted["wilson95"]
+    return {
+        "successes": counted["successes"],
+        "trials": counted["trials"],
+        "errors": counted["errors"],
+        "value": counted["success_rate"],
+        "low": ends[0],
+        "high": ends[1],
+        "interval": "Clopper-Pearson 95 %" if counted["exact95"] else "Wilson 95 %",
+        "mean_steps_on_success": counted["mean_steps_on_success"],
+    }
