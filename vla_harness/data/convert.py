@@ -16,7 +16,7 @@ Version = Literal["v2.1", "v3.0"]
 
 
 def convert_dataset(
-    dataset: Dataset, out: Path, version: Version, progress: Callable[[int], None] = lambda done: None
+    dataset: Dataset, out: Path, version: Version, progress: Callable[[int], object] = lambda done: None
 ) -> Dataset:
     """Write ``dataset`` as LeRobot ``version`` into the new folder ``out``, and return it opened.
 
@@ -46,7 +46,7 @@ def convert_dataset(
     return open_dataset(out)
 
 
-def _write_v2(dataset: Dataset, path: Path, progress: Callable[[int], None]) -> None:
+def _write_v2(dataset: Dataset, path: Path, progress: Callable[[int], object]) -> None:
     if dataset.fps != int(dataset.fps):
         raise UserError(f"{dataset.path} has {dataset.fps:g} frames a second, and v2.1 takes whole numbers.")
     own = {n: f for n, f in dataset.features.items() if n not in BOOKKEEPING}

@@ -1,0 +1,130 @@
+"""Compare a policy's actions with recorded ones: ``python eval/offline.py --policy groot --dataset DIR``."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+if __name__ == "__main__":  # a checkout whose packages are installed, but not the project itself
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tqdm import tqdm
+from tyro.conf import arg
+
+from vla_harness.command import DONE, parse_options, run_command
+from vla_harness.errors import UserError
+from vla_harness.registry import available_policies, load_policy
+
+PRECISIONS = ("bf16", "fp32", "4bit", "8bit")
+OWN = "(default: the policy's own)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offline:
+    """Compare a policy's actions with those of recorded episodes: mean squared error, plots, JSON and HTML.
+
+    The policy looks at the recorded observation every --horizon steps; its actions are compared in the dataset's units.
+    """
+
+    dataset: Path
+    """Folder of a LeRobot dataset, or LIBERO's .hdf5 file or a folder of these."""
+
+    policy: Annotated[str, arg(metavar=f"{{{','.join(available_policies())}}}")] = "groot"
+    """Policy that predicts."""
+
+    checkpoint: Annotated[str | None, arg(metavar="C", help_behavior_hint=OWN)] = None
+    """What the policy is loaded from: a folder or hub id."""
+
+    precision: Annotated[
+        Literal["bf16", "fp32", "4bit", "8bit"] | None,
+        arg(metavar=f"{{{','.join(PRECISIONS)}}}", help_behavior_hint=OWN),
+    ] = None
+    """Number format of a network's weights."""
+
+    device: Annotated[str | None, arg(metavar="D", help_behavior_hint=OWN)] = None
+    """Device of a network: cpu, cuda, cuda:N or auto."""
+
+    embodiment: Annotated[str | None, arg(metavar="TAG", help_behavior_hint=OWN)] = None
+    """groot: the embodiment, such as new_embodiment or gr1."""
+
+    data_config: Annotated[str | None, arg(metavar="NAME|FILE", help_behavior_hint=OWN)] = None
+    """groot: the data configuration, such as so100_dualcam, or a .toml file."""
+
+    tokenizer: Annotated[str | None, arg(metavar="DIR", help_behavior_hint=OWN)] = None
+    """groot: where the Eagle tokenizer's files are."""
+
+    metadata: Annotated[str | None, arg(metavar="FILE", help_behavior_hint=OWN)] = None
+    """groot: statistics to use instead of the checkpoint's: a metadata.json."""
+
+    trajectories: Annotated[int, arg(metavar="N")] = 5
+    """Episodes to evaluate, the dataset's first ones."""
+
+    steps: Annotated[int, arg(metavar="N")] = 150
+    """Most steps of each episode, from its start."""
+
+    horizon: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: all)")] = None
+    """Actions used of each prediction."""
+
+    action_keys: Annotated[str | None, arg(metavar="K,K", help_behavior_hint="(default: all)")] = None
+    """groot: parts of the action to compare, with commas between: right_arm,left_arm."""
+
+    cameras: Annotated[str | None, arg(metavar="A=B,A=B", help_behavior_hint="(default: the same names)")] = None
+    """The policy's camera names, where the dataset has others: agentview=image,wrist=wrist_image."""
+
+    out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: runs/offline-POLICY-DATE-TIME)")] = (
+        None
+    )
+    """Folder for the results."""
+
+    seed: Annotated[int | None, arg(metavar="N", help_behavior_hint=OWN)] = None
+    """Seed of the policy's random draws."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; ``arguments`` without the program's name. Returns the exit code."""
+    return run_command(lambda: _evaluate(parse_options(Offline, arguments, "offline.py")))
+
+
+def _evaluate(options: Offline) -> int:
+    from vla_harness.data import open_dataset
+    from vla_harness.offline import Evaluation, evaluate_trajectory, predictor_of, write_report
+
+    for name in ("trajectories", "steps"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name} is {getattr(options, name)}: give at least 1.")
+    dataset = open_dataset(options.dataset)
+    keys = options.action_keys.split(",") if options.action_keys else None
+    cameras = _pairs(options.cameras) if options.cameras else None
+    loaded = ("checkpoint", "precision", "device", "embodiment", "data_config", "tokenizer", "metadata", "seed")
+    policy = load_policy(options.policy, **{name: getattr(options, name) for name in loaded})
+    predictor = predictor_of(policy, dataset, keys, cameras)
+    count = min(options.trajectories, len(dataset.episodes))
+    print(f"policy     {options.policy}, {predictor.horizon} actions a prediction")
+    print(f"dataset    {dataset.path}: {count} of {len(dataset.episodes)} episodes, at most {options.steps} steps")
+    evaluated = []
+    for position in tqdm(range(count), unit="episode", disable=None):
+        one = evaluate_trajectory(predictor, dataset.episode(position), options.steps, options.horizon)
+        evaluated.append(one)
+        tqdm.write(f"episode {one.episode:>4}  MSE {one.mse:.6g} over {len(one.truth)} steps")
+    evaluation = Evaluation(tuple(evaluated))
+    config = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(options).items()}
+    out = options.out or Path("runs") / f"offline-{options.policy}-{datetime.now():%Y%m%d-%H%M%S}"
+    write_report(evaluation, config | {"provenance": dict(policy.provenance)}, out)
+    for name, value in zip(evaluation.trajectories[0].names, evaluation.mse_per_dimension, strict=True):
+        print(f"  {name:<24} {value:.6g}")
+    print(f"MSE {evaluation.mse:.6g}, un-normalised, mean over {count} episode{'s' if count > 1 else ''}\n\nReport: {out / 'report.html'}")
+    return DONE
+
+
+def _pairs(text: str) -> dict[str, str]:
+    pairs = [pair.partition("=") for pair in text.split(",")]
+    if not all(ours and theirs for ours, _, theirs in pairs):
+        raise UserError(f"--cameras is {text!r}: give pairs such as agentview=image,wrist=wrist_image.")
+    return {ours: theirs for ours, _, theirs in pairs}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

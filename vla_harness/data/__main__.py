@@ -1,0 +1,124 @@
+"""``python -m vla_harness.data summary|check|plot|convert``: looks at datasets and converts them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tqdm import tqdm
+from tyro.conf import Positional, arg
+
+from ..command import DONE, FAILED, parse_options, run_command
+from ..errors import UserError
+from ..results.wording import plural
+from .check import check_dataset
+from .convert import Version, convert_dataset
+from .dataset import open_dataset
+from .summary import plot_episode, summarize
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """Print what a dataset holds: episodes, tasks, cameras, parts of state and action, statistics."""
+
+    dataset: Positional[Path]
+    """Folder of a LeRobot dataset, or LIBERO's .hdf5 file or a folder of these."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """Read a whole dataset and print what is damaged and what lerobot's readers would miss. Exit code 1 if anything."""
+
+    dataset: Positional[Path]
+    """Folder of a LeRobot dataset, or LIBERO's .hdf5 file or a folder of these."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plot:
+    """Draw an episode: frames of each camera, and each part of state and action over time."""
+
+    dataset: Positional[Path]
+    """Folder of a LeRobot dataset, or LIBERO's .hdf5 file or a folder of these."""
+    episode: int = 0
+    """Position of the episode in the dataset, from 0."""
+    out: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: NAME-episode-N.png)")] = None
+    """Picture to write: .png, .svg or .pdf."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convert:
+    """Write a dataset in another format. Videos of LeRobot datasets are not encoded anew."""
+
+    dataset: Positional[Path]
+    """Folder of a LeRobot dataset, or LIBERO's .hdf5 file or a folder of these."""
+    out: Positional[Path]
+    """New folder for the converted dataset."""
+    version: Version
+    """Version of LeRobot's format to write."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command named first in ``arguments`` (default: the command line's) and return its exit code."""
+    return run_command(lambda: _dispatch(sys.argv[1:] if arguments is None else list(arguments)))
+
+
+def _dispatch(arguments: Sequence[str]) -> int:
+    name, rest = (arguments[0], arguments[1:]) if arguments else ("--help", ())
+    if name in ("--help", "-h"):
+        print(__doc__)
+        return DONE
+    if name not in COMMANDS:
+        raise UserError(f"There is no command {name!r}: choose from {', '.join(COMMANDS)}.")
+    return COMMANDS[name](rest)
+
+
+def _summary(arguments: Sequence[str]) -> int:
+    options = parse_options(Summary, arguments, "python -m vla_harness.data summary")
+    print(summarize(open_dataset(options.dataset)))
+    return DONE
+
+
+def _check(arguments: Sequence[str]) -> int:
+    options = parse_options(Check, arguments, "python -m vla_harness.data check")
+    dataset = open_dataset(options.dataset)
+    found = 0
+    for found, complaint in enumerate(check_dataset(dataset), 1):  # noqa: B007 - the count is printed
+        print(complaint)
+    print(f"{plural(len(dataset.episodes), 'episode')} read: {plural(found, 'complaint') if found else 'all is well'}.")
+    return FAILED if found else DONE
+
+
+def _plot(arguments: Sequence[str]) -> int:
+    options = parse_options(Plot, arguments, "python -m vla_harness.data plot")
+    dataset = open_dataset(options.dataset)
+    if not 0 <= options.episode < len(dataset.episodes):
+        raise UserError(f"--episode is {options.episode}: give a number from 0 to {len(dataset.episodes) - 1}.")
+    out = options.out or Path(f"{dataset.path.stem}-episode-{options.episode}.png")
+    if out.suffix not in (".png", ".svg", ".pdf"):
+        raise UserError(f"--out is {out}: give a name that ends in .png, .svg or .pdf.")
+    plot_episode(dataset.episode(options.episode), out)
+    print(out)
+    return DONE
+
+
+def _convert(arguments: Sequence[str]) -> int:
+    options = parse_options(Convert, arguments, "python -m vla_harness.data convert")
+    dataset = open_dataset(options.dataset)
+    with tqdm(total=len(dataset.episodes), unit="episode", disable=None) as bar:
+        written = convert_dataset(dataset, options.out, options.version, lambda done: bar.update(done - bar.n))
+    print(f"{written.path}: {plural(len(written.episodes), 'episode')}, LeRobot {written.version}")
+    return DONE
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "summary": _summary,
+    "check": _check,
+    "plot": _plot,
+    "convert": _convert,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())
