@@ -165,7 +165,9 @@ def evaluate(options: RunOptions, suite: Suite) -> int:
     path = _run_path(options, plan)
     resuming = options.resume and (path / CONFIG).exists()
     with RunFolder.open(path, plan.config) if resuming else RunFolder.create(path, plan.config) as folder:
-        folder.record_provenance(collect_provenance(plan.policy, site.assets, site.gl_backend))
+        environment = {"id": suite.gymnasium_id, "options": dict(site.options)}  # what plays an episode again
+        provenance = collect_provenance(plan.policy, site.assets, site.gl_backend)
+        folder.record_provenance(provenance | {"environment": environment})
         for name, value in _description(options, plan, path, resuming):
             announce(name, value)
         _play(options, plan, site, folder)

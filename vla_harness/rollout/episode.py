@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -144,18 +144,34 @@ def film(
     """
     from ..video import VideoWriter  # most runs film nothing, and its libraries take long to load
 
-    cameras = simulator.interface.cameras
-    camera = FILMED_CAMERA if FILMED_CAMERA in cameras else cameras[0]
+    camera = filmed_camera(simulator)
     height, width = protocol.image_size
     with VideoWriter(path, height, width, fps=round(simulator.interface.control_hz)) as video:
-        begin(simulator, job, protocol, alive)
-        video.add(simulator.render_camera(camera, height, width))
-        for action in result.actions:
-            simulator.step(action)
+        for _ in moments(simulator, job, protocol, result, alive):
             video.add(simulator.render_camera(camera, height, width))
-            alive()
-        if state_hash(simulator) != result.state_sha256:
-            raise RuntimeError(f"the same actions did not lead to the same state, so {path.name} was not kept")
+
+
+def filmed_camera(simulator: Simulator) -> str:
+    """Return the camera that films: the one from in front, if there is one."""
+    cameras = simulator.interface.cameras
+    return FILMED_CAMERA if FILMED_CAMERA in cameras else cameras[0]
+
+
+def moments(
+    simulator: Simulator, job: EpisodeJob, protocol: Protocol, result: EpisodeResult, alive: Callable[[], None]
+) -> Iterator[int]:
+    """Play ``result``'s actions again and yield after each how many were played, first 0, with the simulator there.
+
+    Raises RuntimeError after the last one if the second play ends in another state than the first.
+    """
+    begin(simulator, job, protocol, alive)
+    yield 0
+    for played, action in enumerate(result.actions, 1):
+        simulator.step(action)
+        yield played
+        alive()
+    if state_hash(simulator) != result.state_sha256:
+        raise RuntimeError("The same actions did not lead to the same state.")
 
 
 def state_hash(simulator: Simulator) -> str:
