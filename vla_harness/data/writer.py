@@ -72,7 +72,8 @@ class DatasetWriter:
             self._check_same(read_json(meta / "info.json"))
             self._recover()
         else:
-            if self.path.exists() and any(self.path.iterdir()):
+            # A folder with nothing but meta is one that was cut short before its first episode.
+            if self.path.exists() and any(file.name != "meta" for file in self.path.iterdir()):
                 raise UserError(f"{self.path} holds something else than a dataset: choose an empty folder.")
             with explain_write_errors(self.path):
                 meta.mkdir(parents=True, exist_ok=True)

@@ -98,7 +98,7 @@ def test_windows_repeat_edges_of_absolute_parts_and_are_zero_for_others(v21: Pat
     )
     assert window["state.arm"].tolist() == [[1, 12, 12], [1, 13, 13]]
     assert window["action.hand"].ravel().tolist() == [-12, -13, -13, -13]
-    np.testing.assert_allclose(window["action.arm"], [[1.3, 1], [1.4, 1], [0, 0], [0, 0]], atol=1e-6)
+    np.testing.assert_allclose(window["action.arm"], [[1.3, 1.0], [1.4, 1.0], [0.0, 0.0], [0.0, 0.0]], atol=1e-6)
     np.testing.assert_array_equal(window["video.front"], episode.images("observation.images.front", [13, 14]))
     assert window["annotation.human.task_description"] == ["open the drawer"]
     first = reader.window(episode, 0, {"state.hand": [-2, -1, 0]})
@@ -114,14 +114,15 @@ def test_metadata_hold_the_statistics_of_each_part(demo: Dataset) -> None:
     }  # fmt: skip
     values = np.concatenate([demo.episode(i).column("action")[:, 22:29] for i in range(2)])
     found = entry["statistics"]["action"]["right_arm"]
-    for name, wanted in {
+    expected: dict[str, np.ndarray] = {
         "min": values.min(axis=0),
         "max": values.max(axis=0),
         "mean": values.mean(axis=0),
         "std": values.std(axis=0),
         "q01": np.quantile(values, 0.01, axis=0),
         "q99": np.quantile(values, 0.99, axis=0),
-    }.items():
+    }
+    for name, wanted in expected.items():
         np.testing.assert_allclose(found[name], wanted, atol=1e-12)
 
 

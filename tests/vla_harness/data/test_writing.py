@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
-import signal
-import subprocess
-import sys
-import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -20,8 +18,6 @@ from tests.vla_harness.data import recorded as toy
 from vla_harness.data import Dataset, DatasetWriter, convert_dataset, open_dataset
 from vla_harness.data.check import check_dataset
 from vla_harness.errors import UserError
-
-ROOT = Path(__file__).parents[3]
 
 
 def assert_is_the_toy(dataset: Dataset) -> None:
@@ -105,30 +101,42 @@ def test_image_statistics_are_by_channel(v21: Path) -> None:
 # Crashes.
 
 
-def test_killing_the_recording_at_any_moment_costs_at_most_the_episode_under_way(tmp_path: Path) -> None:
-    path, moments, seen = tmp_path / "data", random.Random(), 0
-    for sitting in range(40):
-        child = subprocess.Popen(
-            [sys.executable, "-m", "tests.vla_harness.data.recording_child", str(path)],
-            cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert child.stdout is not None
-        child.stdout.readline()  # it has begun
-        time.sleep(moments.uniform(0.0, 0.08) * (1 + sitting / 10))
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-        complete = len((path / "meta/episodes.jsonl").read_text().splitlines())
+def killed_recording(path: Path, moment: int) -> bool:
+    """Record into ``path`` in another process, which dies at its ``moment``-th write to the disk. Whether it did."""
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+    with suppress(BaseException):
+        left = [moment]
+
+        def dying(write: Callable[..., Any]) -> Callable[..., Any]:
+            def counted(*arguments: Any) -> Any:
+                left[0] -= 1
+                if left[0] == 0:
+                    os._exit(9)  # no clean-up, as with SIGKILL
+                return write(*arguments)
+
+            return counted
+
+        os.fsync, Path.replace = dying(os.fsync), dying(Path.replace)  # type: ignore[assignment, method-assign]
+        with DatasetWriter(path, 10, toy.FEATURES, "toy", toy.MODALITY) as writer:
+            toy.write(writer, tuple(range(writer.episodes, 3)))
+        os._exit(0)
+    os._exit(1)
+
+
+def test_a_kill_at_any_write_costs_at_most_the_episode_under_way(v21: Path, tmp_path: Path) -> None:
+    path, seen, moment = tmp_path / "data", 0, 0
+    while killed_recording(path, moment := moment + 1):  # each sitting gets one write further than the last
+        listed = path / "meta/episodes.jsonl"
+        complete = len(listed.read_text().splitlines()) if listed.exists() else 0
         assert complete >= seen
         seen = complete
-        if seen >= 3:
-            break
-    with DatasetWriter(path, 10, toy.FEATURES, "toy", toy.MODALITY) as writer:
-        kept = writer.episodes
-        assert kept >= seen - 1  # a last line that was cut short is no episode
-        toy.write(writer, tuple(range(kept, 3)))
+    assert moment > 10
     assert_is_the_toy(open_dataset(path))
     assert list(check_dataset(open_dataset(path))) == []
-    assert not [file for file in path.rglob("*") if file.suffix in (".part", ".tmp")]
+    files = {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()}
+    assert files == {str(file.relative_to(v21)) for file in v21.rglob("*") if file.is_file()}
 
 
 def test_torn_metadata_are_put_in_order(v21: Path, tmp_path: Path) -> None:
