@@ -34,6 +34,7 @@ class GrootParts:
     checkpoint: Checkpoint
     metadata: Mapping[str, Any]
     embodiment: str
+    tokenizer: Checkpoint
     precision: Precision
     device: torch.device
 
@@ -70,7 +71,7 @@ def open_groot(
     prompts = Prompts(words, int(sizes.eagle["image_token_index"]))
     transforms = Transforms(settings, entry, slot, prompts, sizes.head)
     model = load_groot(found, sizes, chosen_precision, chosen_device)
-    return GrootParts(model, transforms, found, stored, embodiment, chosen_precision, chosen_device)
+    return GrootParts(model, transforms, found, stored, embodiment, words, chosen_precision, chosen_device)
 
 
 def _base(checkpoint: Checkpoint, base: str | None) -> Checkpoint:

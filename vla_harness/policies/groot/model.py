@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,16 @@ from .action_head import ActionHead, HeadConfig
 from .backbone import EAGLE, EagleBackbone
 
 CONFIG, METADATA = "config.json", "experiment_cfg/metadata.json"
+EAGLE_CONFIG = "eagle_config.json"
+"""Sizes of a backbone other than the 3B model's, in our exports alone: NVIDIA keeps them outside of checkpoints."""
+TOKENIZER_FILES = (
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
 _LEROBOT = "_groot_model."
 _PREFIXES = {  # a checkpoint's names -> ours
     "backbone.eagle_model.vision_model.vision_model.": "backbone.vision.",
@@ -93,10 +104,10 @@ class Groot(nn.Module):
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
 
 
-def read_config(checkpoint: Checkpoint, base: Checkpoint, tokenizer: Checkpoint | None = None) -> GrootConfig:
+def read_config(checkpoint: Checkpoint, base: Checkpoint, tokenizer: Checkpoint) -> GrootConfig:
     """Return the configuration of ``checkpoint``; of ``base`` where its own config.json states no sizes (lerobot's).
 
-    tokenizer: the folder of the tokenizer, whose config.json may state the sizes of the Eagle backbone.
+    tokenizer: its folder, whose config.json may state the sizes of the Eagle backbone.
     Raises CheckpointError when neither states an action head of GR00T N1.5.
     """
     for source in (checkpoint, base):
@@ -107,7 +118,9 @@ def read_config(checkpoint: Checkpoint, base: Checkpoint, tokenizer: Checkpoint 
         raise CheckpointError(
             f"{CONFIG} of {checkpoint.name} states no action_head_cfg: give a checkpoint of GR00T N1.5, or one as base."
         )
-    eagle = tokenizer.json(CONFIG) if tokenizer is not None and tokenizer.has(CONFIG) else {}
+    if checkpoint.has(EAGLE_CONFIG):
+        return GrootConfig(stored, checkpoint.json(EAGLE_CONFIG))
+    eagle = tokenizer.json(CONFIG) if tokenizer.has(CONFIG) else {}
     return GrootConfig(stored, eagle if "vision_config" in eagle else EAGLE)
 
 
@@ -160,12 +173,14 @@ def save_checkpoint(
     model: Groot,
     metadata: Mapping[str, Any],
     source: Checkpoint | None = None,
+    tokenizer: Checkpoint | None = None,
     shard_bytes: int = 5 * 10**9,
 ) -> None:
     """Write ``model`` in the original layout: config.json, sharded safetensors with an index, the metadata.
 
     metadata: embodiment tag -> statistics and modalities. source: the checkpoint it came from; tensors of it that the
     network does not use (the vision tower's pooling head) are copied, so that the reference finds all it looks for.
+    tokenizer: its folder, whose files are copied, so that the export opens without the hub.
     Raises ValueError for a quantised model or one with LoRA layers: merge them first.
     """
     tensors: dict[str, Tensor] = {}
@@ -182,6 +197,11 @@ def save_checkpoint(
     (folder / METADATA).parent.mkdir(exist_ok=True)
     _write_json(folder / METADATA, metadata)
     _write_json(folder / CONFIG, model.config.stored)
+    if model.config.eagle != EAGLE:
+        _write_json(folder / EAGLE_CONFIG, model.config.eagle)
+    for name in TOKENIZER_FILES:
+        if tokenizer is not None and tokenizer.has(name):
+            shutil.copyfile(tokenizer.path / name, folder / name)
     shards = list(_shards(tensors, shard_bytes))
     places: dict[str, str] = {}
     for number, names in enumerate(shards, start=1):

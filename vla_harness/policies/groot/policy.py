@@ -53,6 +53,7 @@ class GrootPolicy(Policy):
         checkpoint's own number. prompt: "policy" writes the words as NVIDIA's inference does, "train" as its training.
         frames: how frames are made small, as NVIDIA's code or lerobot's. compile: torch.compile on CUDA; takes minutes.
         """
+        _check_choices(prompt, frames, denoising_steps)
         parts = open_groot(checkpoint, tokenizer, embodiment, data_config, precision, device, base, metadata)
         self._begin(parts, seed, denoising_steps, prompt, frames, compile)
 
@@ -66,12 +67,6 @@ class GrootPolicy(Policy):
     def _begin(
         self, parts: GrootParts, seed: int, steps: int | None, prompt: PromptStyle, frames: str, compiled: bool
     ) -> None:
-        if prompt not in get_args(PromptStyle):
-            raise UserError(f"There is no prompt style {prompt!r}: choose policy or train.")
-        if frames not in _FRAMES:
-            raise UserError(f"There is no way {frames!r} to make frames small: choose one of {', '.join(_FRAMES)}.")
-        if steps is not None and steps < 1:
-            raise UserError(f"denoising_steps is {steps}: give at least 1.")
         self.parts = parts
         self._seed, self._frames = seed, _FRAMES[frames]
         self._prompt: PromptStyle = prompt
@@ -180,6 +175,15 @@ class GrootPolicy(Policy):
     def _noise(self, generator: np.random.Generator) -> np.ndarray:
         head = self.parts.model.config.head
         return generator.standard_normal((head.action_horizon, head.action_dim)).astype(np.float32)
+
+
+def _check_choices(prompt: str, frames: str, steps: int | None) -> None:
+    if prompt not in get_args(PromptStyle):
+        raise UserError(f"There is no prompt style {prompt!r}: choose policy or train.")
+    if frames not in _FRAMES:
+        raise UserError(f"There is no way {frames!r} to make frames small: choose one of {', '.join(_FRAMES)}.")
+    if steps is not None and steps < 1:
+        raise UserError(f"denoising_steps is {steps}: give at least 1.")
 
 
 def _rows(observations: Mapping[str, Any], count: int) -> list[dict[str, Any]]:

@@ -1,0 +1,83 @@
+"""The real command on LIBERO with the tiny checkpoint: what it plays means nothing, that it plays all of it does."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.vla_harness.groot.goldens import CHECKPOINT, TOKENIZER
+from vla_harness import Observation
+from vla_harness.eval.run_libero import main
+from vla_harness.policies.groot.assembly import open_groot
+from vla_harness.policies.groot.model import save_checkpoint
+from vla_harness.policies.groot.policy import GrootPolicy
+from vla_harness.protocols import PROTOCOLS
+
+
+def libero_metadata() -> dict[str, Any]:
+    """Return statistics under which the tiny network's actions stay small, for LIBERO's keys."""
+    keys = {"x": 1, "y": 1, "z": 1, "roll": 1, "pitch": 1, "yaw": 1, "gripper": 2}
+
+    def cards(last: int) -> dict[str, Any]:
+        widths = keys | {"gripper": last}
+        card = {"absolute": True, "rotation_type": None, "continuous": True}
+        return {key: card | {"shape": [width]} for key, width in widths.items()}
+
+    state, action = cards(2), cards(1)
+    statistics = {
+        modality: {
+            key: {"min": [low] * card["shape"][0], "max": [1.0] * card["shape"][0]} for key, card in described.items()
+        }
+        for modality, described, low in (("state", state, -1.0), ("action", action, -1.0))
+    }
+    statistics["action"]["gripper"]["min"] = [0.0]
+    return {"new_embodiment": {"statistics": statistics, "modalities": {"state": state, "action": action}}}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder that is complete by itself, as a fine-tune of ours is."""
+    metadata = libero_metadata()
+    parts = open_groot(CHECKPOINT, TOKENIZER, config="libero", precision="fp32", metadata=metadata)
+    folder = tmp_path_factory.mktemp("groot") / "libero"
+    save_checkpoint(folder, parts.model, metadata, parts.checkpoint, parts.tokenizer)
+    return str(folder)
+
+
+def test_libero_observations_enter_as_the_reference_feeds_them(checkpoint: str) -> None:
+    """Frames raw[::-1, ::-1], position, axis and angle, both fingers; the gripper comes out as 1 open, 0 closed."""
+    policy = GrootPolicy(checkpoint, precision="fp32", device="cpu")
+    raw = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
+    upright = raw[::-1]  # the simulator's raw frames are upside down
+    state = np.linspace(-0.8, 0.8, 8, dtype=np.float32)
+    look = Observation({"agentview": upright, "wrist": upright}, state, "open the drawer", "e", 0)
+    example = policy._modalities(look)
+    assert np.array_equal(example["video.image"], raw[::-1, ::-1])
+    assert np.array_equal(example["video.wrist_image"], raw[::-1, ::-1])
+    assert example["state.yaw"].tolist() == [[state[5]]] and example["state.gripper"].tolist() == [state[6:].tolist()]
+    assert example["annotation.human.action.task_description"] == "open the drawer"
+    inputs = policy.parts.transforms.inputs(example)
+    np.testing.assert_allclose(inputs.state[0, :8], state, rtol=0, atol=1e-6)
+    actions = policy.act([look])
+    assert actions.shape == (1, 16, 7) and np.isfinite(actions).all()
+    convention = policy.spec.action
+    assert (convention.gripper_open, convention.gripper_closed, convention.gripper_binary) == (1.0, 0.0, True)
+
+
+def test_run_libero_plays_it(
+    checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = dataclasses.replace(PROTOCOLS["groot"], max_steps={"spatial": 12}, actions_per_inference=8)
+    monkeypatch.setitem(PROTOCOLS, "groot", short)
+    arguments = ["--suite", "spatial", "--policy", "groot", "--checkpoint", checkpoint, "--precision", "fp32"]
+    arguments += ["--protocol", "groot", "--tasks", "0", "--trials", "1", "--workers", "1", "--assets", "primitive"]
+    assert main([*arguments, "--out", str(tmp_path / "run")]) == 0
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert (summary["policy"], summary["trials"], summary["errors"]) == ("groot", 1, 0)
+    assert summary["provenance"]["statistics_sha256"] and summary["provenance"]["precision"] == "fp32"
+    assert "which sees agentview, wrist" in capsys.readouterr().out
