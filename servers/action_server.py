@@ -117,6 +117,7 @@ class Server:
     token: str | None
     listener: socket.socket
     _running: _Uvicorn | None = field(default=None, init=False)
+    _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         options = self.options
@@ -148,11 +149,12 @@ class Server:
         asyncio.run(self._serve())
 
     def stop(self) -> None:
-        """Stop; may be called from the event loop's thread only."""
-        if self._running is not None:
-            self._running.drain()
+        """Stop; may be called from any thread."""
+        if self._loop is not None and self._running is not None:
+            self._loop.call_soon_threadsafe(self._running.drain)
 
     async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
         self._running = _Uvicorn(self._config, self.service, self.options.drain_s)
         messages = asyncio.create_task(self._zmq.serve()) if self._zmq else None
         try:

@@ -22,7 +22,7 @@ from .conventions import Adapter
 from .errors import RunFailed, UserError
 from .progress import Progress
 from .protocols import PROTOCOLS, Protocol, protocol_card
-from .registry import available_policies, load_policy
+from .registry import available_policies, load_policy, policy_options
 from .results import RunFolder, collect_provenance, write_reports
 from .results.run_folder import CONFIG, config_differences
 from .results.wording import plural
@@ -53,6 +53,18 @@ class RunOptions:
         arg(metavar=_choice(("bf16", "fp32", "4bit", "8bit")), help_behavior_hint="(default: the policy's own)"),
     ] = None
     """Number format of a network's weights."""
+
+    device: Annotated[str | None, arg(metavar="auto|cpu|cuda", help_behavior_hint="(default: the policy's own)")] = None
+    """Where a network runs; auto: on CUDA where there is one."""
+
+    unnorm_key: Annotated[str | None, arg(metavar="KEY", help_behavior_hint="(default: BENCHMARK_SUITE)")] = None
+    """Data set whose statistics scale the actions of an OpenVLA; where it is absent, KEY_no_noops is taken."""
+
+    server: Annotated[
+        str | None, arg(metavar="URL", help_behavior_hint="(default: none; the policy runs in this process)")
+    ] = None
+    """Server whose policy acts: http://HOST:PORT (ours), ws:// (openpi's or vla-eval's), tcp:// (GR00T's). Its token is
+    read from $VLA_SERVER_TOKEN."""
 
     tasks: Annotated[str | None, arg(metavar="N,N", help_behavior_hint="(default: all)")] = None
     """Numbers of the tasks to play, with commas between: 0,3."""
@@ -200,10 +212,11 @@ def make_plan(options: RunOptions, suite: Suite) -> Plan:
     workers = _cores() if options.workers is None else options.workers
     if workers < 1:
         raise UserError(f"--workers is {workers}: give at least 1.")
-    policy = load_policy(options.policy, checkpoint=options.checkpoint, precision=options.precision)
+    policy = _load_policy(options, suite)
     Adapter(suite.interface, policy.spec, f"{suite.benchmark}/{suite.name}")  # refuses what cannot be joined
     workers = min(workers, len(tasks) * trials)
     config = asdict(options) | {
+        "policy": policy.spec.name if options.server else options.policy,
         "benchmark": suite.benchmark,
         "suite": suite.name,
         "tasks": [task.task_id for task in tasks],
@@ -213,6 +226,30 @@ def make_plan(options: RunOptions, suite: Suite) -> Plan:
         "out": None if options.out is None else str(options.out),
     }
     return Plan(suite, tasks, trials, protocol, policy, workers, config)
+
+
+def _load_policy(options: RunOptions, suite: Suite) -> Policy:
+    if options.server is None:
+        if options.policy == "remote":
+            raise UserError("--policy remote acts through a server: give --server URL alone.")
+        return load_policy(
+            options.policy,
+            checkpoint=options.checkpoint,
+            precision=options.precision,
+            device=options.device,
+            unnorm_key=options.unnorm_key or _default_unnorm_key(options.policy, suite),
+        )
+    if options.checkpoint or options.precision or options.device or options.unnorm_key:
+        raise UserError(
+            "--server says whose policy acts: leave --checkpoint, --precision, --device and --unnorm-key to the server's"
+            " command."
+        )
+    return load_policy("remote", url=options.server)
+
+
+def _default_unnorm_key(policy: str, suite: Suite) -> str | None:
+    """Return the name that checkpoints of policies with statistics by data set give the suite's data."""
+    return f"{suite.benchmark}_{suite.name}" if "unnorm_key" in policy_options(policy) else None
 
 
 def _cores() -> int:
@@ -236,7 +273,7 @@ def _run_path(options: RunOptions, plan: Plan) -> Path:
     """Return --out, or the newest run in runs/ that has this configuration and is to be resumed, or a new name."""
     if options.out is not None:
         return options.out
-    stem = f"{plan.suite.benchmark}-{plan.suite.name}-{options.policy}-"
+    stem = f"{plan.suite.benchmark}-{plan.suite.name}-{plan.config['policy']}-"
     if options.resume:
         for file in sorted(RUNS.glob(f"{stem}*/{CONFIG}"), reverse=True):
             try:
@@ -251,9 +288,10 @@ def _run_path(options: RunOptions, plan: Plan) -> Path:
 def _description(options: RunOptions, plan: Plan, path: Path, resuming: bool) -> list[tuple[str, str]]:
     card = plan.protocol
     sees = "the simulator's state" if plan.policy.spec.reads_scene else ", ".join(plan.policy.spec.cameras) or "nothing"
+    source = options.server or options.checkpoint
     news = "resumed" if resuming else "new; there was no run to resume" if options.resume else "new"
     return [
-        ("policy", f"{options.policy}{f' from {options.checkpoint}' if options.checkpoint else ''}, which sees {sees}"),
+        ("policy", f"{plan.config['policy']}{f' from {source}' if source else ''}, which sees {sees}"),
         (
             "protocol",
             f"{card.name}: {plural(len(plan.tasks), 'task')} x {plural(plan.trials, 'episode')} of at most"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -15,6 +16,7 @@ POLICIES = {
     "random": "vla_harness.policies.basic:RandomPolicy",
     "replay": "vla_harness.policies.replay:ReplayPolicy",
     "remote": "vla_harness.servers.remote.policy:RemotePolicy",
+    "openvla": "vla_harness.policies.openvla.policy:OpenVLAPolicy",
     "groot": "vla_harness.policies.groot.policy:GrootPolicy",
 }
 
@@ -30,10 +32,7 @@ def load_policy(name: str, **options: Any) -> Policy:
     Options whose value is None are left to the class. Raises UserError for an unknown name, an option that the policy
     does not have, or one that it needs.
     """
-    if name not in POLICIES:
-        raise UserError(f"There is no policy {name!r}: choose one of {', '.join(POLICIES)}.")
-    module, _, attribute = POLICIES[name].partition(":")
-    policy_class = getattr(import_module(module), attribute)
+    policy_class = _policy_class(name)
     given = {key: value for key, value in options.items() if value is not None}
     parameters = inspect.signature(policy_class).parameters
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
@@ -45,3 +44,15 @@ def load_policy(name: str, **options: Any) -> Policy:
         if parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD and key not in given:
             raise UserError(f"The policy {name!r} needs the option {key!r}: give --{key.replace('_', '-')}.")
     return policy_class(**given)
+
+
+def policy_options(name: str) -> tuple[str, ...]:
+    """Return the options that ``load_policy(name, …)`` takes; raises UserError for an unknown name."""
+    return tuple(inspect.signature(_policy_class(name)).parameters)
+
+
+def _policy_class(name: str) -> Callable[..., Policy]:
+    if name not in POLICIES:
+        raise UserError(f"There is no policy {name!r}: choose one of {', '.join(POLICIES)}.")
+    module, _, attribute = POLICIES[name].partition(":")
+    return getattr(import_module(module), attribute)

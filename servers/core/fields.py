@@ -16,10 +16,13 @@ _MAX_TEXT = 4096
 _MAX_STATE = 1024
 
 
-def entry(message: Mapping[str, Any], key: str, kind: str) -> Any:
-    """Return ``message[key]``; refuses a message without it. kind: what is expected there, in words."""
+def entry(message: Mapping[str, Any], key: str, kind: str, field: str = "") -> Any:
+    """Return ``message[key]``; refuses a message without it.
+
+    kind: what is expected there, in words. field: its name in the refusal, if that is not ``key``.
+    """
     if key not in message:
-        raise bad_field(key, f"missing; send {kind}.")
+        raise bad_field(field or key, f"missing; send {kind}.")
     return message[key]
 
 
@@ -56,7 +59,7 @@ def image(message: Mapping[str, Any], key: str, field: str = "") -> np.ndarray:
     bytes or in base64, also as a data: URL. field: its name in a refusal, if that is not ``key``.
     """
     field = field or key
-    value = entry(message, key, "an image")
+    value = entry(message, key, "an image", field)
     try:
         if isinstance(value, str):
             value = read_picture(
@@ -78,14 +81,13 @@ def image(message: Mapping[str, Any], key: str, field: str = "") -> np.ndarray:
     return np.ascontiguousarray(value[:, :, :3])
 
 
-def vector(message: Mapping[str, Any], key: str, length: int | None, field: str = "") -> np.ndarray:
+def vector(message: Mapping[str, Any], key: str, length: int | None) -> np.ndarray:
     """Return (length,) float32, finite, of an array or a list of numbers; any length up to 1024 when it is None."""
-    field = field or key
     size = f"{length}" if length is not None else "some"
     value = entry(message, key, f"{size} numbers")
     array = numbers(value)
     if array is None or array.ndim != 1 or len(array) > _MAX_STATE or (length is not None and len(array) != length):
-        raise bad_field(field, f"expected {size} finite numbers, got {describe(value)}.")
+        raise bad_field(key, f"expected {size} finite numbers, got {describe(value)}.")
     return array.astype(np.float32)
 
 

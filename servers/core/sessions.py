@@ -46,6 +46,6 @@ class Sessions:
 
     def end(self, episode: str, session: str) -> None:
         """Forget ``episode`` if ``session`` plays it."""
-        if self._episodes.get(episode, ("", 0.0))[0] == session:
+        if episode in self._episodes and self._episodes[episode][0] == session:
             del self._episodes[episode]
             self._forget(episode)

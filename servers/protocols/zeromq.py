@@ -109,6 +109,8 @@ class Gr00tSocket:
                 return {"status": "ok", "message": "Server is running"}
             case "get_modality_config":
                 return modality_config(self._service, as_text=self._version == "n1.5")
+            case "metadata":  # ours; GR00T's own servers do not know it
+                return self._service.metadata()
             case "reset":
                 return {}
             case "kill":

@@ -12,19 +12,27 @@ import numpy as np
 
 from vla_harness.conventions import orient
 from vla_harness.errors import ConventionError
-from vla_harness.types import DELTA_EEF_POSE, ActionConvention, Observation, PolicySpec
+from vla_harness.types import ActionConvention, ImageOrientation, Observation, PolicySpec
 
 from ..client import ServerError
+from .native import read_spec
 from .zeromq_client import Gr00tClient
 
 LIBERO_ACTION = ActionConvention(
     "delta", 0.05, "axis_angle", 0.5, gripper_open=1.0, gripper_closed=0.0, gripper_binary=True
 )
-_CAMERAS = {"image": "agentview", "wrist_image": "wrist", "agentview": "agentview", "wrist": "wrist"}
+_LIBERO_CAMERAS = {"image": "agentview", "wrist_image": "wrist"}
 _LIBERO_STATE = {"x": 1, "y": 1, "z": 1, "roll": 1, "pitch": 1, "yaw": 1, "gripper": 2}
 _LIBERO_ACTIONS = ["x", "y", "z", "roll", "pitch", "yaw", "gripper"]
-_OUR_STATE = {"eef_pos": 3, "eef_axis_angle": 3, "eef_quat_xyzw": 4, "gripper_qpos": 2, "joint_pos": 7}
 _OUR_ACTIONS = ["translation", "rotation", "gripper"]
+_OUR_STATE = {
+    "eef_pos": 3,
+    "eef_axis_angle": 3,
+    "eef_euler_xyz": 3,
+    "eef_quat_xyzw": 4,
+    "gripper_qpos": 2,
+    "joint_pos": 7,
+}
 
 
 class Gr00tRemote:
@@ -35,30 +43,38 @@ class Gr00tRemote:
         self._client = Gr00tClient(url, token, timeout_s, patience_s)
         config = self._client.call("get_modality_config")
         self.provenance: Mapping[str, Any] = {"server": url, "server_modalities": config}
-        videos, states, actions = (_keys(config, name, url) for name in ("video", "state", "action"))
+        videos, states, self._actions = (_keys(config, name, url) for name in ("video", "state", "action"))
         self._language = (_keys(config, "language", url, prefix="") or ["annotation.human.task_description"])[0]
-        self._videos = {key: _CAMERAS[key] for key in videos if key in _CAMERAS}
-        ours, theirs = actions == _OUR_ACTIONS, actions == _LIBERO_ACTIONS
-        widths = _OUR_STATE if ours else _LIBERO_STATE
-        self._state = {key: widths[key] for key in states if key in widths}
-        complete = list(self._state) == list(_LIBERO_STATE) or not states
-        if not (ours or (theirs and complete)) or len(self._videos) < len(videos) or len(self._state) < len(states):
-            raise ConventionError(
-                f"The GR00T server at {url} reads {', '.join(videos + states)} and writes {', '.join(actions)}, which"
-                " are neither LIBERO's names nor this project's: serve a checkpoint with LIBERO's data configuration."
+        self._state: dict[str, int]
+        if self._actions == _OUR_ACTIONS and set(states) <= set(_OUR_STATE):
+            said = self._client.call("metadata")
+            self.spec = read_spec(said)
+            self._images: ImageOrientation = said["client_images"]
+            self._state = {key: _OUR_STATE[key] for key in states}
+        elif (
+            self._actions == _LIBERO_ACTIONS
+            and set(videos) <= set(_LIBERO_CAMERAS)
+            and states in ([], list(_LIBERO_STATE))
+        ):
+            self._images = "mirrored"
+            self._state = _LIBERO_STATE if states else {}
+            self.spec = PolicySpec(
+                "groot",
+                LIBERO_ACTION,
+                cameras=tuple(_LIBERO_CAMERAS[key] for key in videos),
+                image_size=(256, 256),
+                image_orientation="mirrored",
+                state_keys=("eef_pos", "eef_axis_angle", "gripper_qpos") if states else (),
+                horizon=len(config["action"]["delta_indices"]),
+                max_batch=16,
             )
-        self._actions = actions
-        libero_parts = ("eef_pos", "eef_axis_angle", "gripper_qpos") if states else ()
-        self.spec = PolicySpec(
-            "groot",
-            DELTA_EEF_POSE if ours else LIBERO_ACTION,
-            cameras=tuple(self._videos.values()),
-            image_size=(256, 256),
-            image_orientation="upright" if ours else "mirrored",
-            state_keys=tuple(self._state) if ours else libero_parts,
-            horizon=len(config["action"]["delta_indices"]),
-            max_batch=16,
-        )
+        else:
+            raise ConventionError(
+                f"The GR00T server at {url} reads {', '.join(videos + states)} and writes {', '.join(self._actions)},"
+                " which are neither LIBERO's names nor this project's: serve a checkpoint with LIBERO's data"
+                " configuration."
+            )
+        self._videos = dict(zip(videos, self.spec.cameras, strict=True))
 
     def act(self, observations: Sequence[Observation]) -> np.ndarray:
         """Return (batch, horizon, 7) float32; raises ServerError."""
@@ -70,7 +86,7 @@ class Gr00tRemote:
     def _ask(self, seen: Observation) -> np.ndarray:
         message: dict[str, Any] = {self._language: [seen.instruction]}
         for key, camera in self._videos.items():
-            message[f"video.{key}"] = orient(seen.images[camera], "upright", self.spec.image_orientation)[None]
+            message[f"video.{key}"] = orient(seen.images[camera], "upright", self._images)[None]
         start = 0
         for key, width in self._state.items():
             message[f"state.{key}"] = seen.state[None, start : start + width].astype(np.float64)

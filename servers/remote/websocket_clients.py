@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI, WebSocketException
@@ -30,12 +30,13 @@ class _WebSocket:
         self.url, self._timeout_s, self._patience_s = url, timeout_s, patience_s
         self._headers = {"Authorization": f"Api-Key {token}"} if token else None
         self._socket: ClientConnection | None = None
+        self._opened = ExitStack()
 
     def close(self) -> None:
         """Close the connection."""
         if self._socket is not None:
             with suppress(OSError, WebSocketException):
-                self._socket.close()
+                self._opened.close()
             self._socket = None
 
     def _open(self) -> ClientConnection:
@@ -43,7 +44,7 @@ class _WebSocket:
         if self._socket is not None:
             return self._socket
         try:
-            self._socket = open_websocket(
+            opening = open_websocket(
                 self.url,
                 additional_headers=self._headers,
                 compression=None,
@@ -52,6 +53,7 @@ class _WebSocket:
                 close_timeout=1.0,
                 ping_interval=None,
             )
+            self._socket = self._opened.enter_context(opening)
         except InvalidStatus as error:
             if error.response.status_code in (502, 503, 504):
                 raise TryAgain(str(error)) from None
