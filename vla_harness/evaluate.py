@@ -241,8 +241,8 @@ def _load_policy(options: RunOptions, suite: Suite) -> Policy:
         )
     if options.checkpoint or options.precision or options.device or options.unnorm_key:
         raise UserError(
-            "--server says whose policy acts: leave --checkpoint, --precision, --device and --unnorm-key to the server's"
-            " command."
+            "--server says whose policy acts: leave --checkpoint, --precision, --device and --unnorm-key to the command"
+            " that started it."
         )
     return load_policy("remote", url=options.server)
 

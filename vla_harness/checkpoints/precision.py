@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -80,6 +81,8 @@ def quantise_linears(module: nn.Module, precision: Precision, only: Callable[[st
         return
     import bitsandbytes as bnb
 
+    # It warns at every call that int8 layers compute in fp16, which is meant.
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     for path, linear in list(module.named_modules()):
         if type(linear) is not nn.Linear or not only(path):
             continue
