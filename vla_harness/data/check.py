@@ -62,6 +62,7 @@ def _check_metadata(dataset: Dataset) -> Iterator[str]:
         yield f"{root / 'meta'} does not number the episodes 0, 1, 2, …, as lerobot does."
     if sorted(dataset.tasks) != list(range(len(dataset.tasks))):
         yield f"{root / 'meta'} does not number the tasks 0, 1, 2, …, as lerobot does."
+    assert dataset.statistics is not None  # reads meta/stats.json, or computes what it lacks
     if dataset.version == "v2.1":
         yield from _check_v2(root, dataset)
     elif dataset.version.startswith("v3."):
