@@ -131,7 +131,7 @@ class Server:
         self.zmq_port = self._zmq.port if self._zmq else None
         guard = Guard(self.token, is_loopback(options.host))
         self._config = uvicorn.Config(
-            create_app(self.service, guard, limit, options.openvla_compat, options.protocol),
+            create_app(self.service, guard, limit, options.protocol),
             log_level="warning",
             access_log=False,  # addresses may hold a token
             ws_max_size=limit,
@@ -210,7 +210,13 @@ def bind_server(options: ActionServer) -> Server:
     listener = _bind(options.host, options.port)
     given = {"checkpoint": options.checkpoint, "precision": options.precision, "device": options.device}
     policy = load_policy(options.policy, **given, **dict(map(_key_value, options.options)))
-    settings = ServiceSettings(options.max_batch, options.max_wait_ms / 1000, options.max_queue, options.client_images)
+    settings = ServiceSettings(
+        options.max_batch,
+        options.max_wait_ms / 1000,
+        options.max_queue,
+        options.client_images,
+        options.openvla_compat,
+    )
     return Server(options, ActionService(policy, settings), token, listener)
 
 

@@ -37,12 +37,15 @@ class ServiceSettings:
     max_queue: questions that may wait; beyond it clients get 503.
     client_images: how the images of foreign clients lie; None means as the policy's network was trained, which is what
         the servers they were written for expect. (Our own client's images are always upright.)
+    openvla_compat: ``POST /act`` fails as OpenVLA's server does, with HTTP 200 and ``"error"``, also for a request
+        without an unnorm_key to a policy that has several.
     """
 
     max_batch: int = 64
     max_wait_s: float = 0.0
     max_queue: int = 64
     client_images: ImageOrientation | None = None
+    openvla_compat: bool = False
 
 
 class ActionService:
@@ -78,9 +81,9 @@ class ActionService:
         return self.settings.client_images or self.policy.spec.image_orientation
 
     @property
-    def ready(self) -> bool:
-        """Whether the policy is warm and takes questions."""
-        return self._warm_up.done() and self._warm_up.exception() is None and not self.draining
+    def unnorm_keys(self) -> tuple[str, ...]:
+        """Return the data sets whose statistics scale the policy's actions, if it has any."""
+        return tuple(getattr(self.policy, "unnorm_keys", ()))
 
     @property
     def health(self) -> tuple[bool, str]:
@@ -159,7 +162,7 @@ class ActionService:
             "policy": policy.spec.name,
             "spec": asdict(policy.spec),
             "stateful": self._keeps_memory,
-            "unnorm_keys": list(getattr(policy, "unnorm_keys", ())),
+            "unnorm_keys": list(self.unnorm_keys),
             "provenance": dict(policy.provenance),
             "client_images": self.client_images,
             "max_batch": min(policy.spec.max_batch, self.settings.max_queue),

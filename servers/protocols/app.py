@@ -36,13 +36,11 @@ def create_app(
     service: ActionService,
     guard: Guard,
     max_body: int = 64 * 2**20,
-    openvla_compat: bool = False,
     root_protocol: RootProtocol = "openpi",
 ) -> FastAPI:
     """Return the application.
 
-    max_body: bytes. openvla_compat: failures of ``/act`` are HTTP 200 and ``"error"``, as OpenVLA's server answers.
-    root_protocol: the websocket protocol of ``/``; ``/openpi`` and ``/vla-eval`` speak theirs anyway.
+    max_body: bytes. root_protocol: the websocket protocol of ``/``; ``/openpi`` and ``/vla-eval`` speak theirs anyway.
     """
 
     @asynccontextmanager
@@ -63,6 +61,8 @@ def create_app(
     for path, name in {"/": root_protocol, **{f"/{name}": name for name in conversations}}.items():
         app.add_api_websocket_route(path, partial(_converse, conversations[name], service))
 
+    compat = service.settings.openvla_compat
+
     @app.post("/act", openapi_extra=ACT, responses=ERRORS)
     async def act(request: Request) -> Response:
         """Return actions for observations. The form is told by its keys."""
@@ -71,16 +71,16 @@ def create_app(
         try:
             message, arrays = await _decode(request, kind, body)
         except WireError as error:
-            if openvla_compat and (detail := _as_fastapi(body)) is not None:
+            if compat and (detail := _as_fastapi(body)) is not None:
                 return detail
             raise Refusal(400, str(error)) from None
-        if openvla_compat and not isinstance(message, dict):
+        if compat and not isinstance(message, dict):
             return _as_fastapi(body) or JSONResponse("error")
         try:
             asked = forms.read_request(message, service)
             value = await _unless_gone(request, forms.answer(asked, service))
         except Refusal as refusal:
-            if openvla_compat and refusal.status in (422, 500):
+            if compat and refusal.status in (422, 500):
                 return JSONResponse("error")
             raise
         return _encode(value, kind, arrays, asked.double_encoded)

@@ -138,6 +138,8 @@ def _openvla(message: Mapping[str, Any], service: ActionService) -> Request:
     instruction = fields.text(message, "instruction")
     if isinstance(policy, RawActions):
         key = fields.text(message, "unnorm_key", "") or None
+        if key is None and service.settings.openvla_compat and len(service.unnorm_keys) > 1:
+            raise bad_field("unnorm_key", f"missing; send one of {', '.join(service.unnorm_keys)}.")
         return Request("openvla", [PredictAction(image, instruction, key)], lambda answers: answers[0])
     return _chunk(message, service, "openvla", [image], lambda answers: answers[0][0].astype(np.float64))
 

@@ -115,7 +115,9 @@ class RawPolicy(LookingPolicy):
 @contextmanager
 def serving(policy: Policy, token: str | None = None, **options: Any) -> Iterator[Server]:
     """Serve ``policy`` on free ports of this machine until the block is left; ready when it begins."""
-    settings = {key: options.pop(key) for key in ("max_batch", "max_wait_s", "max_queue") if key in options}
+    settings = {
+        key: options.pop(key) for key in ("max_batch", "max_wait_s", "max_queue", "openvla_compat") if key in options
+    }
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     chosen = ActionServer(policy="random", zmq_port=0, drain_s=options.pop("drain_s", 2.0), **options)
