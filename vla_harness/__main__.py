@@ -9,7 +9,13 @@ from importlib import import_module
 from .command import DONE, run_command
 from .errors import UserError
 
-COMMANDS = {"doctor": ("vla_harness.doctor", "check versions, rendering, assets, devices and checkpoints")}
+COMMANDS = {
+    "doctor": ("vla_harness.doctor", "check versions, rendering, assets, devices and checkpoints"),
+    "show": ("vla_harness.tools.show", "print a run's table and draw its failures"),
+    "replay": ("vla_harness.tools.replay", "play one stored episode again, to the same state, and film it"),
+    "merge": ("vla_harness.tools.merge", "make one run of parts that were played apart"),
+    "export": ("vla_harness.tools.export", "write a run's episodes as CSV or Parquet"),
+}
 
 _USAGE = "usage: python -m vla_harness COMMAND [--help]\n\ncommands:\n" + "\n".join(
     f"  {name:<10} {purpose}" for name, (_, purpose) in COMMANDS.items()

@@ -120,7 +120,7 @@ class RunFolder:
         """
         for sitting in read_sittings(self._database):
             for keys in MUST_AGREE if sitting.provenance else ():
-                before, now = _part(sitting.provenance, keys), _part(provenance, keys)
+                before, now = provenance_part(sitting.provenance, keys), provenance_part(provenance, keys)
                 if before != now:
                     raise UserError(
                         f"{self.path} was started with {' '.join(keys)} {before}, and now it is {now}: "
@@ -217,7 +217,8 @@ def _lock(path: Path) -> IO[str]:
     return file
 
 
-def _part(mapping: Mapping[str, Any], keys: Sequence[str]) -> Any:
+def provenance_part(mapping: Mapping[str, Any], keys: Sequence[str]) -> Any:
+    """Return what lies at ``keys``, one level after the other; None where there is nothing."""
     value: Any = mapping
     for key in keys:
         value = value.get(key) if isinstance(value, Mapping) else None

@@ -1,0 +1,110 @@
+"""``python -m vla_harness export RUN --out FILE``: a run's episodes as a table for other programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from tyro.conf import Positional, arg
+
+from ..command import DONE, parse_options
+from ..errors import UserError
+from ..results import RecordedRun, read_run
+from ..results.files import explain_write_errors, write_text
+from ..results.wording import plural
+from ..types import EpisodeResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """Write a row for each episode of a run, with its outcome, times and hashes.
+
+    Exit codes: 0 done, 2 something to put right in the command.
+    """
+
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Folder of the run."""
+
+    out: Annotated[Path, arg(metavar="FILE")]
+    """File to write: .csv, or .parquet, which holds the actions and the policy's latencies as well."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; ``arguments`` without the program's name. Returns the exit code."""
+    options = parse_options(Export, arguments, "vla-harness export")
+    if options.out.suffix not in FORMATS:
+        raise UserError(f"--out is {options.out}: end its name in {', '.join(FORMATS)}.")
+    run = read_run(options.run)
+    with explain_write_errors(options.out):
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+    FORMATS[options.out.suffix](run, options.out)
+    print(f"Written: {options.out} ({plural(len(run.results), 'episode')})")
+    return DONE
+
+
+def episode_row(run: RecordedRun, result: EpisodeResult) -> dict[str, Any]:
+    """Return one episode's columns, without its actions and latencies."""
+    return {
+        "suite": result.key.suite,
+        "task_id": result.key.task_id,
+        "initial_state": result.key.initial_state,
+        "seed": result.key.seed,
+        "policy": run.config["policy"],
+        "protocol": run.config["protocol"]["name"],
+        "task": result.task_name,
+        "instruction": result.instruction,
+        "outcome": result.outcome,
+        "steps": result.steps,
+        "decisions": len(result.policy_ms),
+        "policy_ms_mean": float(np.mean(result.policy_ms)) if result.policy_ms else None,
+        "env_s": result.env_s,
+        "render_s": result.render_s,
+        "wall_s": result.wall_s,
+        "frames": result.frames,
+        "attempts": result.attempts,
+        "action_sha256": result.action_sha256,
+        "state_sha256": result.state_sha256,
+        "video": result.video,
+        "error": result.error,
+    }
+
+
+def write_csv(run: RecordedRun, path: Path) -> None:
+    """Write the rows as CSV. Raises UserError if the file cannot be written."""
+    rows = [episode_row(run, result) for result in run.results]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def write_parquet(run: RecordedRun, path: Path) -> None:
+    """Write the rows as Parquet, with ``actions`` (steps x dim float32) and ``policy_ms`` (float64) as lists.
+
+    Raises UserError if pyarrow is not installed or the file cannot be written.
+    """
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise UserError("Parquet needs pyarrow: run `pip install pyarrow`, or export .csv.") from None
+    rows = [
+        episode_row(run, result) | {"policy_ms": list(result.policy_ms), "actions": result.actions.tolist()}
+        for result in run.results
+    ]
+    table = pyarrow.Table.from_pylist(rows)
+    if rows:
+        column = table.schema.get_field_index("actions")
+        kind = pyarrow.list_(pyarrow.list_(pyarrow.float32()))
+        table = table.set_column(column, "actions", table.column("actions").cast(kind))
+    with explain_write_errors(path):
+        parquet.write_table(table, path, compression="zstd")
+
+
+FORMATS: dict[str, Callable[[RecordedRun, Path], None]] = {".csv": write_csv, ".parquet": write_parquet}

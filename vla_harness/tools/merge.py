@@ -1,0 +1,108 @@
+"""``python -m vla_harness merge RUN RUN … --out DIR``: parts of one evaluation, played apart, as one run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from ..command import DONE, parse_options
+from ..errors import UserError
+from ..results import RecordedRun, RunFolder, read_run, write_reports
+from ..results.configuration import config_differences
+from ..results.database import connect, explain_database_errors
+from ..results.episode_rows import UPSERT, to_row
+from ..results.marks import shared_provenance
+from ..results.run_folder import MUST_AGREE, provenance_part
+from ..success_table import success_table
+from ..types import EpisodeKey, EpisodeResult
+
+MAY_DIFFER = ("tasks", "trials")
+"""Fields in which parts of one evaluation differ, beside those that never matter."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Merge:
+    """Merge runs that are parts of one evaluation, such as its tasks played on several machines, into a new run.
+
+    The parts must agree in all that decides a result. Exit codes: 0 done, 2 something to put right in the command.
+    """
+
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN …")]
+    """Folders of the runs."""
+
+    out: Annotated[Path, arg(metavar="DIR")]
+    """Folder for the merged run."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; ``arguments`` without the program's name. Returns the exit code."""
+    options = parse_options(Merge, arguments, "vla-harness merge")
+    summary = merge_runs([read_run(path) for path in options.runs], options.out)
+    print(f"{success_table(summary)}\n\nReport: {options.out / 'report.html'}")
+    return DONE
+
+
+def merge_runs(runs: Sequence[RecordedRun], out: Path) -> dict[str, Any]:
+    """Write a run that holds the episodes and sittings of ``runs`` into ``out``, and return its summary.
+
+    An episode that several parts hold is taken once: a finished one before one that ended in an error. Raises UserError
+    when the parts do not belong together: another configuration, checkpoint, simulator or assets, or two finished
+    episodes of one name that ended differently.
+    """
+    if len(runs) < 2:
+        raise UserError("Give at least two runs to merge.")
+    for run in runs[1:]:
+        _require_same_evaluation(runs[0], run)
+    chosen: dict[EpisodeKey, tuple[int, EpisodeResult]] = {}
+    for number, run in enumerate(runs):
+        for result in run.results:
+            before = chosen.get(result.key)
+            if before is None or before[1].outcome == "error":
+                chosen[result.key] = number, result
+            elif result.outcome != "error" and _ending(result) != _ending(before[1]):
+                raise UserError(
+                    f"{runs[before[0]].path} and {run.path} both hold {result.key}, and it ended differently: they are"
+                    " not parts of one evaluation."
+                )
+    config = dict(runs[0].config) | {
+        "tasks": sorted(set().union(*(run.config["tasks"] for run in runs))),
+        "trials": max(run.config["trials"] for run in runs),
+        "out": str(out),
+    }
+    RunFolder.create(out, config).close()
+    with closing(connect(out)) as database, explain_database_errors(out), database:
+        database.execute("DELETE FROM sittings")  # the merging is no sitting: the parts' own are
+        numbers = {}
+        for number, run in enumerate(runs):
+            for sitting in run.sittings:
+                values = sitting.started_at, sitting.wall_s, json.dumps(sitting.config), json.dumps(sitting.provenance)
+                row = database.execute(
+                    "INSERT INTO sittings (started_at, wall_s, config, provenance) VALUES (?, ?, ?, ?)", values
+                )
+                numbers[number] = row.lastrowid
+        for number, result in chosen.values():
+            database.execute(UPSERT, to_row(result) | {"sitting": numbers[number]})
+    return write_reports(out)
+
+
+def _ending(result: EpisodeResult) -> tuple[str, str]:
+    return result.outcome, result.state_sha256
+
+
+def _require_same_evaluation(first: RecordedRun, other: RecordedRun) -> None:
+    one, two = ({k: v for k, v in run.config.items() if k not in MAY_DIFFER} for run in (first, other))
+    differing = config_differences(one, two)
+    made, also_made = shared_provenance(first), shared_provenance(other)
+    for keys in MUST_AGREE:
+        if provenance_part(made, keys) != provenance_part(also_made, keys):
+            differing.append(" ".join(keys))
+    if differing:
+        raise UserError(
+            f"{first.path} and {other.path} are not parts of one evaluation: they differ in {', '.join(differing)}."
+        )
