@@ -14,9 +14,9 @@ from torch import Tensor
 from ...conventions import orient
 from ...errors import UserError
 from ...types import ActionConvention, Observation, Policy, PolicySpec, random_generator
+from ..graphs import GraphedCall
 from .action_head import Sampler
 from .assembly import GROOT_3B, GrootParts, open_groot
-from .graphs import GraphedCall
 from .images import middle_crop, whole_frame
 from .prompts import PromptStyle
 from .transforms import Inputs
