@@ -1,4 +1,4 @@
-"""``python -m vla_harness export RUN --out FILE``: a run's episodes as a table for other programs."""
+"""``python -m vla_harness export RUN --out FILE|DIR``: a run's episodes as a table or a dataset for other programs."""
 
 from __future__ import annotations
 
@@ -18,28 +18,46 @@ from ..results import RecordedRun, read_run
 from ..results.files import explain_write_errors, write_text
 from ..results.wording import plural
 from ..types import EpisodeResult
+from .playback import frame_size
+from .rollout_dataset import write_lerobot
 
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """Write a row for each episode of a run, with its outcome, times and hashes.
+    """Write a run's episodes: as a table, with outcome, times and hashes, or as a LeRobot dataset with every frame.
 
-    Exit codes: 0 done, 2 something to put right in the command.
+    Exit codes: 0 done, 1 an episode could not be played again, 2 something to put right in the command.
     """
 
     run: Annotated[Positional[Path], arg(metavar="RUN")]
     """Folder of the run."""
 
-    out: Annotated[Path, arg(metavar="FILE")]
-    """File to write: .csv, or .parquet, which holds the actions and the policy's latencies as well."""
+    out: Annotated[Path, arg(metavar="FILE|DIR")]
+    """File to write: .csv, or .parquet, which holds the actions and the policy's latencies as well. A name without an
+    ending is a new folder for a LeRobot dataset (v2.1); every episode is played again for it."""
+
+    size: Annotated[str, arg(metavar="N|HxW")] = "256"
+    """Height and width of a dataset's videos in pixels, even numbers, such as 256 or 240x320."""
+
+    successes: bool = False
+    """Put only successful episodes into a dataset."""
+
+    assets: Annotated[
+        str | None, arg(metavar="auto|hub|primitive|PATH", help_behavior_hint="(default: where the run found them)")
+    ] = None
+    """The run's assets, where they lie now; for a dataset."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; ``arguments`` without the program's name. Returns the exit code."""
     options = parse_options(Export, arguments, "vla-harness export")
-    if options.out.suffix not in FORMATS:
-        raise UserError(f"--out is {options.out}: end its name in {', '.join(FORMATS)}.")
+    if options.out.suffix not in (*FORMATS, ""):
+        raise UserError(f"--out is {options.out}: end its name in {', '.join(FORMATS)}, or give a folder's name.")
     run = read_run(options.run)
+    if not options.out.suffix:
+        count = write_lerobot(run, options.out, frame_size(options.size), options.successes, options.assets)
+        print(f"Written: {options.out} ({plural(count, 'episode')})")
+        return DONE
     with explain_write_errors(options.out):
         options.out.parent.mkdir(parents=True, exist_ok=True)
     FORMATS[options.out.suffix](run, options.out)

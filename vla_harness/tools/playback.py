@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
@@ -89,6 +90,15 @@ def playback(run: RecordedRun, assets: str | None = None) -> Iterator[Playback]:
         yield player
     finally:
         player.close()
+
+
+def frame_size(text: str) -> tuple[int, int]:
+    """Return (height, width) of "512" or "480x640". Raises UserError for anything else."""
+    found = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
+    size = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    if not all(16 <= pixels <= 4096 for pixels in size):
+        raise UserError(f"--size is {text!r}: give pixels from 16 to 4096, such as 512 or 480x640.")
+    return size
 
 
 def _same_assets(choice: str, provenance: Mapping[str, Any], options: Mapping[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from ..errors import UserError
 from ..results import read_run
 from ..rollout.episode import filmed_camera
 from ..video import VideoWriter
-from .playback import playback, stored_episode
+from .playback import frame_size, playback, stored_episode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +48,7 @@ class Replay:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; ``arguments`` without the program's name. Returns the exit code."""
     options = parse_options(Replay, arguments, "vla-harness replay")
-    size = _size(options.size)
+    size = frame_size(options.size)
     run = read_run(options.run)
     result = stored_episode(run, options.episode)
     with playback(run, options.assets) as player:
@@ -69,11 +68,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.video is not None:
         print(f"Written: {options.video}")
     return DONE
-
-
-def _size(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
-    size = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
-    if not all(16 <= pixels <= 4096 for pixels in size):
-        raise UserError(f"--size is {text!r}: give pixels from 16 to 4096, such as 512 or 480x640.")
-    return size

@@ -1,4 +1,4 @@
-"""The commands around a run: each on toy episodes that were really played, one on LIBERO itself."""
+"""The commands around a run, on toy episodes that were really played."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pyarrow import parquet
 from tests.vla_harness.comparison.made_runs import make_run
 from tests.vla_harness.tools.toy_run import play_run
 from vla_harness.__main__ import main
+from vla_harness.data import open_dataset
 from vla_harness.results import read_run
 from vla_harness.tools.show import FRAME_PIXELS, FRAMES, LABEL_PIXELS
 
@@ -168,4 +169,33 @@ def test_export_holds_every_episode(run: Path, tmp_path: Path) -> None:
 
 
 def test_export_refuses_an_unknown_ending(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "end its name in .csv, .parquet" in refused(["export", str(run), "--out", "run.xlsx"], capsys)
+    assert "end its name in .csv, .parquet, or give a folder" in refused(
+        ["export", str(run), "--out", "run.xlsx"], capsys
+    )
+
+
+def test_export_makes_a_lerobot_dataset_of_what_was_seen_and_done(run: Path, tmp_path: Path) -> None:
+    results = read_run(run).results
+    assert main(["export", str(run), "--out", str(tmp_path / "dataset"), "--size", "16x24"]) == 0
+    dataset = open_dataset(tmp_path / "dataset")
+    assert [record.length for record in dataset.episodes] == [result.steps for result in results]
+    for number, result in enumerate(results):
+        columns = dataset.storage.columns(number)
+        np.testing.assert_array_equal(columns["action"], result.actions)
+        solved = np.asarray(columns["next.success"]).reshape(-1)
+        assert not solved[:-1].any() and bool(solved[-1]) == (result.outcome == "success")
+        motion = np.diff(np.asarray(columns["observation.state"])[:, :3], axis=0)  # the toy moves by 0.1 of an action
+        assert np.abs(motion - 0.1 * result.actions[:-1, :3]).max() < 2e-3
+        assert dataset.storage.images(number, "observation.images.wrist", [0]).shape == (1, 16, 24, 3)
+
+
+def test_a_dataset_of_successes_leaves_the_failures_out(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "dataset"
+    assert main(["export", str(run), "--out", str(out), "--successes", "--size", "16"]) == 0
+    successes = [result for result in read_run(run).results if result.outcome == "success"]
+    assert [record.length for record in open_dataset(out).episodes] == [result.steps for result in successes]
+    assert "is not empty" in refused(["export", str(run), "--out", str(out)], capsys)
+    failed = make_run(tmp_path / "failed", ["00"])
+    assert "no episode" in refused(["export", str(failed), "--out", str(tmp_path / "x"), "--successes"], capsys)
