@@ -1,9 +1,11 @@
 #!/bin/sh
-# Checks the Python version, and that Debian's venv module and an OpenGL library are there; installs these when root.
-# Usage: prepare_system.sh PYTHON
+# Checks the Python version, and that Debian's venv module, an OpenGL library and the named programs (each one's name is
+# also its package's) are there; installs what is missing when root.
+# Usage: prepare_system.sh PYTHON [PROGRAM ...]
 set -eu
 
 python=$1
+shift
 if ! "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
     echo "error: $python is no Python 3.11, 3.12 or 3.13: name one, as in \`make eval PYTHON=python3.11\`." >&2
     exit 1
@@ -17,6 +19,9 @@ if command -v ldconfig >/dev/null; then # elsewhere the run itself tries what re
     has() { case $libraries in *"$1"*) ;; *) return 1 ;; esac }
     { has libEGL.so.1 && has libGL.so.1; } || has libOSMesa.so || missing="$missing libegl1 libgl1"
 fi
+for program; do
+    command -v "$program" >/dev/null || missing="$missing $program"
+done
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
