@@ -80,7 +80,7 @@ class _Heads(nn.Module):
         super().__init__()
         kv_heads = kv_heads or heads
         if d_model % heads or heads % kv_heads:
-            raise ValueError(f"{heads} heads must divide d_model {d_model}, and {kv_heads} key/value heads the heads.")
+            raise ValueError(f"{heads} heads must divide d_model {d_model}, and {kv_heads} key/value heads the heads")
         self.heads, self.kv_heads, self.head_dim = heads, kv_heads, d_model // heads
         self.dropout = dropout
         self.out = nn.Linear(d_model, d_model, bias=bias)

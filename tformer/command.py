@@ -18,6 +18,9 @@ Options = TypeVar("Options")
 
 def run_command(command: Callable[[], None]) -> int:
     """Run ``command`` and return its exit code: 0 done, 1 failed, 2 something to mend, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a letter that the terminal cannot show must not end a training
     try:
         command()
     except UserError as error:
@@ -30,6 +33,13 @@ def run_command(command: Callable[[], None]) -> int:
         print(f"interrupted: {error}" if error.args else "interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def require_positive(options: object, *names: str) -> None:
+    """Raise UserError for the first of these fields of ``options`` that is below 1."""
+    for name in names:
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} {getattr(options, name)} is too small; give 1 or more.")
 
 
 def parse_options(
@@ -53,7 +63,13 @@ def parse_options(
     except SystemExit as left:
         if not left.code:  # --help
             raise
-        lines = [line.strip("│ ") for line in complaint.getvalue().splitlines() if line.startswith("│")]
-        text = re.split("───|Got errors:|Perhaps you meant:", "\n".join(lines))[0]
-        text = re.sub(r"\s+", " ", text).strip(" .:")
-        raise UserError(f"{text}; `{program} --help` explains every option.") from None
+        raise UserError(f"{_sentence(complaint.getvalue())}; `{program} --help` explains every option.") from None
+
+
+def _sentence(complaint: str) -> str:
+    """Return the message of one of tyro's texts: below a title, above a rule, in a box where stdout is UTF-8."""
+    lines = [line.strip("│ ") for line in complaint.splitlines() if line[:1] not in ("╭", "╰")]
+    parts = re.split(r"^[─-]{3,}$", "\n".join(lines), flags=re.MULTILINE)
+    text = parts[0 if complaint.startswith("╭") else 1]
+    text = re.split("Got errors:|Perhaps you meant:", text)[0]
+    return re.sub(r"\s+", " ", text).strip(" .:")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class UserError(Exception):
     """Something the user can mend; the message is one sentence that says what to do. Exit code 2."""
@@ -9,3 +12,12 @@ class UserError(Exception):
 
 class TrainingFailed(Exception):
     """A training that cannot go on, such as a loss that is no number; the message is one sentence. Exit code 1."""
+
+
+@contextmanager
+def refused_values() -> Iterator[None]:
+    """Turn a ValueError of a model or sampler into a UserError: the values came from the command line."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(f"{str(error).rstrip('.')}; give other values.") from None

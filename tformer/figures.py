@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from .attention import causal_mask
 from .command import parse_options, run_command
+from .errors import UserError
 from .generation import translate
 from .gpt import GPT, GPTConfig
 from .layers import FeedForward, LayerNorm, Residual, RotaryPositions, sinusoids
@@ -217,6 +218,9 @@ def _smooth(values: Sequence[float], width: int = 9) -> list[float]:
 def draw(options: FigureOptions) -> None:
     """Draw all figures."""
     translator = Translator.load(options.translator)
+    for name in ("charlm_nanogpt.json", "multi30k_curve.json"):
+        if not (options.results / name).is_file():
+            raise UserError(f"{options.results} lacks {name}; name the folder with the committed curves as --results.")
     options.out.mkdir(parents=True, exist_ok=True)
     figures = {
         "embedding": embedding(translator),

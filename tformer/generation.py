@@ -72,6 +72,10 @@ class Sampling:
     top_p: float | None = None
     """Choose among the fewest best tokens whose probabilities reach p (Holtzman et al. 2020)."""
 
+    def __post_init__(self) -> None:
+        if self.temperature < 0 or (self.top_k is not None and self.top_k < 1) or not 0 < (self.top_p or 1) <= 1:
+            raise ValueError(f"{self} cannot sample: temperature is 0 or more, top_k 1 or more, top_p above 0 to 1")
+
     def choose(self, logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """logits: (R, V). Returns tokens (R,)."""
         if self.temperature == 0:

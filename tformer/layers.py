@@ -69,6 +69,8 @@ class RotaryPositions(nn.Module):
 
     def __init__(self, max_len: int, head_dim: int, base: float = 10_000.0) -> None:
         super().__init__()
+        if head_dim % 2:
+            raise ValueError(f"rotary positions turn pairs of entries, and a head's width of {head_dim} is odd")
         frequencies = base ** (-torch.arange(0, head_dim, 2) / head_dim)  # (D/2,)
         angles = torch.arange(max_len)[:, None] * frequencies  # (max_len, D/2)
         self.register_buffer("cos", angles.cos().repeat(1, 2), persistent=False)  # (max_len, D)

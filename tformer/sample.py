@@ -18,7 +18,7 @@ from .data.images import parse_context
 from .diffusion.images import ImageModel, load_image_model
 from .diffusion.pictures import grid, save_animation, save_picture
 from .diffusion.process import SamplerConfig
-from .errors import UserError
+from .errors import UserError, refused_values
 from .training.distributed import choose_device
 
 FRAMES = 40  # of an animation, at most
@@ -103,10 +103,8 @@ def _sampler(options: SampleOptions, model: ImageModel) -> SamplerConfig:
         raise UserError("--wrong leaves out the fresh noise that ddpm draws; give it together with --sampler ddpm.")
     name = options.sampler or ("ddim" if model.config.process.kind == "diffusion" else "euler")
     sampler = SamplerConfig(name, options.steps, options.eta, add_noise=not options.wrong)
-    try:
+    with refused_values():
         model.process.check(sampler)
-    except ValueError as error:
-        raise UserError(f"{error}.") from None
     return sampler
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -48,9 +49,11 @@ class Translator:
         """Read what ``save`` wrote. Raises UserError where the folder holds no finished training."""
         try:
             stored = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
+            model = Transformer(TransformerConfig(**stored["config"]))
+            model.load_state_dict(stored["model"])
         except FileNotFoundError:
             raise UserError(f"{folder} holds no trained translator; name the --out of a finished training.") from None
-        model = Transformer(TransformerConfig(**stored["config"]))
-        model.load_state_dict(stored["model"])
+        except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError):
+            raise UserError(f"{folder / 'model.pt'} is no translator or is damaged; train it again.") from None
         source, target = (load_tokenizer(folder / f"tokenizer_{side}.json") for side in ("source", "target"))
         return cls(model.eval(), source, target)

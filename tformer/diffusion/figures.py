@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..command import parse_options, run_command
 from ..data.images import load_images, parse_context
+from ..errors import refused_values
 from .images import ImageModel, load_image_model
 from .process import SamplerConfig
 from .schedules import add_noise, cosine_schedule, linear_schedule
@@ -129,6 +130,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def command() -> None:
         options = parse_options(FigureOptions, arguments, "python -m tformer.diffusion.figures")
         digits, sprites = load_image_model(options.digits), load_image_model(options.sprites)
+        for model in (digits, sprites):
+            with refused_values():
+                model.process.check(SamplerConfig("ddpm"))
         options.out.mkdir(parents=True, exist_ok=True)
         for name, figure in (
             ("forward", forward_process()),

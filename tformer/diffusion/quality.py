@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from ..command import parse_options, run_command
 from ..data.images import HELD_OUT, ImageSet, load_images
-from ..errors import UserError
+from ..errors import UserError, refused_values
 from ..training.distributed import choose_device
 from .images import ImageModel, load_image_model
 from .process import SamplerConfig
@@ -202,10 +202,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UserError(f"--count {options.count} is too few to measure; 100 is usual.")
         model = load_image_model(options.checkpoint, choose_device(options.device))
         for sampler in choose_samplers(model, options.few).values():
-            try:
+            with refused_values():
                 model.process.check(sampler)
-            except ValueError as error:
-                raise UserError(f"{error}; give another --few.") from None
         data = load_images(model.config.data, options.path)  # type: ignore[arg-type]
         held_out, results = measure(model, data, options)
         print(table(held_out, results))

@@ -15,9 +15,9 @@ from torch.nn import functional
 
 from ..batch import Batch
 from ..bigram import Bigram
-from ..command import parse_options, run_command
+from ..command import parse_options, require_positive, run_command
 from ..data.text import read_text
-from ..errors import UserError
+from ..errors import UserError, refused_values
 from ..generation import Sampling, generate
 from ..gpt import GPT, GPTConfig
 from ..layers import Activation, Norm, Positions
@@ -102,7 +102,9 @@ class CharlmTask:
             activation=options.activation,
         )
         torch.manual_seed(options.seed)
-        self.model: GPT = GPT(config)
+        with refused_values():
+            Sampling(options.temperature)
+            self.model: GPT = GPT(config)
         data = {"text": name, "characters": len(text), "batch_size": options.batch_size, "seed": options.seed}
         self.configuration: Mapping[str, Any] = asdict(config) | data
 
@@ -183,6 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         program = "python -m tformer.train charlm"
         preset = parse_options(CharlmOptions, arguments, program).preset
         options = parse_options(CharlmOptions, arguments, program, PRESETS[preset])
+        require_positive(options, "block_size", "batch_size", "d_model", "layers", "heads", "estimate_on")
         text, name = read_text(options.data)
         task = CharlmTask(options, text, name)
         print(f"{name}: {len(text)} characters, {task.tokenizer.vocab_size} different ones")

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..command import parse_options, run_command
+from ..command import parse_options, require_positive, run_command
 from ..data.images import HELD_OUT, ImageSet, Source, load_images
 from ..diffusion.conditioning import drop_contexts
 from ..diffusion.dit import DiTConfig
@@ -19,7 +19,7 @@ from ..diffusion.images import ImageModel, ImageModelConfig
 from ..diffusion.pictures import grid, save_picture
 from ..diffusion.process import ProcessConfig, SamplerConfig
 from ..diffusion.unet import ContextUnetConfig
-from ..errors import UserError
+from ..errors import UserError, refused_values
 from ..training import Loss, TrainOptions, Validation, train
 
 STEPS_PER_EPOCH = 250
@@ -80,8 +80,10 @@ class DiffusionTask:
         self.options = options
         self.training, self.held_out = data.split(HELD_OUT)
         config = model_config(options, data)
-        self.model: ImageModel = ImageModel(config)
-        self.configuration: Mapping[str, Any] = config.to_dict()
+        with refused_values():
+            self.model: ImageModel = ImageModel(config)
+        shown = {"images": len(data), "batch_size": options.batch_size, "context_dropout": options.context_dropout}
+        self.configuration: Mapping[str, Any] = config.to_dict() | shown | {"seed": options.seed}
 
     def batches(self, epoch: int) -> Sequence[Sequence[int]]:
         """See ``tformer.training.Task``."""
@@ -160,6 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         options = parse_options(DiffusionOptions, arguments, "python -m tformer.train diffusion")
+        require_positive(options, "batch_size", "layers")
         data = load_images(options.data, options.path)
         if len(data) < 2:
             raise UserError(f"--data {options.data} holds {len(data)} image; at least 2 are needed.")

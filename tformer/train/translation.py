@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..batch import Batch
-from ..command import parse_options, run_command
+from ..command import parse_options, require_positive, run_command
 from ..data.buckets import bucketed_batches
 from ..data.default_corpus import default_corpus
 from ..data.parallel import Corpus, Pair, read_corpus
-from ..errors import UserError
+from ..errors import UserError, refused_values
 from ..generation import pad
 from ..scores import SIGNATURE, bleu, character_error_rate, word_error_rate
 from ..tokenizers import END, PADDING, START, BPETokenizer, Tokenizer, WordTokenizer
@@ -52,7 +52,7 @@ class TranslationOptions(TrainOptions):
     max_tokens: int = 256
     """The longest sentence, in tokens with its start and end."""
     drop_long: bool = False
-    """Leave out longer training pairs instead of refusing the corpus."""
+    """Leave out longer pairs, also of validation and test, instead of refusing the corpus."""
     batch_size: int = 64
     """Sentence pairs of a step, over all processes."""
     d_model: int = 256
@@ -100,8 +100,9 @@ class TranslationTask:
     """A transformer, its tokenizers, and the corpus as tokens."""
 
     def __init__(self, options: TranslationOptions, corpus: Corpus) -> None:
-        self.options, self.corpus = options, corpus
+        self.options = options
         self.source, self.target = train_tokenizers(options, corpus.train)
+        self.corpus = self.short_enough(corpus)
         self.shared = self.source is self.target
         config = TransformerConfig(
             self.source.vocab_size,
@@ -117,40 +118,42 @@ class TranslationTask:
             tie_weights=self.shared,
         )
         torch.manual_seed(options.seed)
-        self.model: Transformer = Transformer(config)
+        with refused_values():
+            self.model: Transformer = Transformer(config)
         self.translator = Translator(self.model, self.source, self.target)
         self.configuration: Mapping[str, Any] = asdict(config) | {
             "corpus": corpus.name,
-            "pairs": len(corpus.train),
+            "pairs": len(self.corpus.train),
             "tokenizer": options.tokenizer,
             "languages": f"{options.source}-{options.target}",
             "batch_size": options.batch_size,
             "seed": options.seed,
         }
-        self.items = [self.tokens(pair) for pair in corpus.train]
-        self.items = self.short_enough(self.items, "training", options.drop_long)
-        self.held_out = self.short_enough([self.tokens(pair) for pair in corpus.validation], "validation", True)
+        self.items = [self.tokens(pair) for pair in self.corpus.train]
+        self.held_out = [self.tokens(pair) for pair in self.corpus.validation]
 
     def tokens(self, pair: Pair) -> tuple[list[int], list[int]]:
         """Return source and target with their start and end."""
         source, target = self.source.encode(pair[0]), self.target.encode(pair[1])
         return [START, *source, END], [START, *target, END]
 
-    def short_enough(
-        self, items: list[tuple[list[int], list[int]]], part: str, drop: bool
-    ) -> list[tuple[list[int], list[int]]]:
-        """Return the pairs that fit the model. Raises UserError for longer ones unless ``drop``."""
-        limit = self.options.max_tokens
-        short = [item for item in items if max(map(len, item)) <= limit]
-        if len(short) < len(items):
-            longest = max(max(map(len, item)) for item in items)
-            if not drop or not short:
-                raise UserError(
-                    f"{len(items) - len(short)} {part} pairs have up to {longest} tokens, more than "
-                    f"--max-tokens {limit}; raise it, or leave them out with --drop-long."
-                )
-            print(f"left out {len(items) - len(short)} {part} pairs of more than {limit} tokens")
-        return short
+    def short_enough(self, corpus: Corpus) -> Corpus:
+        """Return the pairs that fit the model. Raises UserError for longer ones unless ``drop_long``.
+
+        All parts are checked before anything is learned: a test sentence that is too long must not cost a training.
+        """
+        limit, parts = self.options.max_tokens, []
+        for name in ("train", "validation", "test"):
+            pairs: list[Pair] = getattr(corpus, name)
+            lengths = [max(map(len, self.tokens(pair))) for pair in pairs]
+            short = [pair for pair, length in zip(pairs, lengths, strict=True) if length <= limit]
+            if len(short) < len(pairs):
+                told = f"sentences of up to {max(lengths)} tokens in the {name} part, more than --max-tokens {limit}"
+                if not self.options.drop_long or not short:
+                    raise UserError(f"{corpus.name} has {told}; raise it, or leave them out with --drop-long.")
+                print(f"left out {len(pairs) - len(short)} pairs with {told}")
+            parts.append(short)
+        return Corpus(corpus.name, *parts)
 
     def batches(self, epoch: int) -> Sequence[Sequence[int]]:
         lengths = [(len(source), len(target)) for source, target in self.items]
@@ -252,6 +255,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         preset = parse_options(TranslationOptions, arguments, program).preset
         options = parse_options(TranslationOptions, arguments, program, PRESETS[preset])
         options = replace(options, keep=max(options.keep, options.average))
+        positive = ("batch_size", "d_model", "layers", "heads", "d_ff", "max_tokens", "average", "beams", "validate_on")
+        require_positive(options, *positive)
         if options.data is None:
             corpus = default_corpus(options.source, options.target)
         else:

@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..command import require_positive
 from ..errors import TrainingFailed, UserError
 from .checkpoints import find_checkpoint, list_checkpoints, read_checkpoint, save_checkpoint
 from .distributed import Place, join_processes
@@ -32,6 +33,7 @@ def train(task: Task[BatchT], options: TrainOptions) -> TrainState:
     Raises UserError before anything is written where --out or --resume does not fit, TrainingFailed for a loss that is
     no number, KeyboardInterrupt after saving where SIGINT or SIGTERM asked it to stop.
     """
+    require_positive(options, "epochs", "log_every", "keep")
     checkpoint = None
     if options.resume:
         checkpoint = read_checkpoint(find_checkpoint(options.resume, options.out), task.configuration)
@@ -63,7 +65,10 @@ class Trainer(Generic[BatchT]):
             self.restore(checkpoint)
         out = self.options.out if self.place.leads else None
         if out is not None:
-            out.mkdir(parents=True, exist_ok=True)
+            try:
+                out.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UserError(f"--out {out} cannot be made a folder ({error.strerror}); give another.") from None
         with TrainLog(out, self.total_steps, self.state.step) as log, _stop_requests() as stop:
             while self.state.epoch < self.options.epochs:
                 mean = self.train_epoch(log, stop)
