@@ -153,6 +153,12 @@ def clearance(shapes: Mapping[str, np.ndarray], points: np.ndarray) -> float:
     return float((outside + np.minimum(beyond.max(axis=-1), 0)).min())
 
 
+def crowding(shapes: Mapping[str, np.ndarray], points: np.ndarray, margin: float = 0.008) -> float:
+    """Return the share of ``points`` (n, 3) that lie less than ``margin`` from one of ``shapes``, or inside."""
+    local = np.abs((points[None] - shapes["center"][:, None]) @ shapes["axes"])
+    return float((local < shapes["half_size"][:, None] + margin).all(axis=-1).any(axis=0).mean())
+
+
 def way_out(scene: Scene, name: str) -> np.ndarray:
     """Return the shortest level shift, (3,), after which nothing overhangs the object; zero if nothing does now.
 

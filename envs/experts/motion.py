@@ -102,9 +102,10 @@ def travel(
     return scene
 
 
-def squeeze(scene: Scene, width: float, rotation: np.ndarray, *, limit: int) -> Motion:
-    """Open or close the fingers in place until they stop moving, for at most ``limit`` steps."""
-    place, before, still = scene["end_effector"]["position"], np.inf, 0
+def squeeze(scene: Scene, width: float, rotation: np.ndarray, *, limit: int, place: np.ndarray | None = None) -> Motion:
+    """Open or close the fingers until they stop moving, for at most ``limit`` steps, at ``place`` or where they are."""
+    place = scene["end_effector"]["position"] if place is None else place
+    before, still = np.inf, 0
     for step in range(limit):
         scene = yield action(scene, place, rotation, fingers(scene, width))
         now = float(scene["gripper_qpos"] @ _APART)

@@ -11,7 +11,7 @@ from vla_harness.errors import UserError
 from vla_harness.types import DELTA_EEF_POSE, Observation, Policy, PolicySpec
 
 from .geometry import Scene
-from .goals import Place, plan
+from .goals import Skill, plan
 
 Memory = Generator[np.ndarray, Scene, None]
 
@@ -52,7 +52,7 @@ class ScriptedPolicy(Policy):
 
 def solve(scene: Scene) -> Memory:
     """Play one episode: work on the first goal that is not reached, again and again; wait when all are."""
-    attempts: Counter[Place] = Counter()
+    attempts: Counter[Skill] = Counter()
     while True:
         skill = next((step for step in plan(scene) if not step.done(scene)), None)
         if skill is None:

@@ -4,32 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from .geometry import FINGER_REACH, HAND_HEIGHT, Scene, highest_near, surface, vertical_range, way_out
+from .geometry import FINGER_REACH, HAND_HEIGHT, Scene, highest_near, vertical_range, way_out
 from .grasps import Candidate, candidates
 from .motion import CLOSED, OPEN, Motion, reach, squeeze, travel
+from .places import resting_place
 
 _HAND_RADIUS = 0.11
 _HOVER = 0.05
-
-
-def resting_place(scene: Scene, name: str, target: str) -> np.ndarray:
-    """Return where the body of object ``name`` will be, (3,), when it rests on or in the object or site ``target``."""
-    if target in scene["sites"]:
-        site = scene["sites"][target]
-        center, owner = site["position"], site["parent"]
-        height = surface(scene, owner, center) if owner else -np.inf
-        height = max(height, center[2] - np.abs(site["rotation"] @ site["half_size"])[2])
-    else:
-        center = scene["objects"][target]["position"]
-        height = surface(scene, target, center + [0, 0, 1])
-    obj = scene["objects"][name]
-    return np.array([*center[:2], height + obj["position"][2] - vertical_range(scene, name)[0]])
-
-
-def is_placed(scene: Scene, name: str, target: str) -> bool:
-    """Say whether object ``name`` is where ``resting_place`` wants it: 2 cm sideways, 3 cm in height."""
-    away = scene["objects"][name]["position"] - resting_place(scene, name, target)
-    return bool(np.linalg.norm(away[:2]) < 0.02 and abs(away[2]) < 0.03)
+_DROPS = (0.0, 0.04, 0.08)
+"""Heights from which an object may fall into a drawer, whose cabinet is in the hand's way."""
 
 
 def is_held(scene: Scene, name: str, way: Candidate) -> bool:
@@ -40,7 +23,8 @@ def is_held(scene: Scene, name: str, way: Candidate) -> bool:
 
 def place(scene: Scene, name: str, target: str, attempt: int) -> Motion:
     """Bring object ``name`` onto or into ``target``; ``attempt`` counts the failed ones and picks another grasp."""
-    ways = candidates(scene, name, resting_place(scene, name, target))
+    drops = _DROPS if scene["sites"].get(target, {}).get("joints") else ()
+    ways = candidates(scene, name, resting_place(scene, name, target), drops)
     way = ways[attempt % len(ways)]
     scene = yield from pick(scene, name, way)
     if is_held(scene, name, way):
@@ -79,10 +63,13 @@ def bring(scene: Scene, name: str, target: str, way: Candidate) -> Motion:
 
     def down(now: Scene) -> np.ndarray:
         """The same, but no lower than lets the hand stay above what stands around; the object falls the rest."""
-        goal = over(now)
+        goal = over(now) + [0, 0, way.drop]
+        if drawer:
+            return goal
         lowest = highest_near(now, goal, goal, _HAND_RADIUS, (name,)) - HAND_HEIGHT + 0.005
         return np.array([*goal[:2], max(goal[2], lowest)])
 
+    drawer = bool(scene["sites"].get(target, {}).get("joints"))
     scene = yield from travel(
         scene,
         lambda now: over(now) + [0, 0, 0.03],

@@ -12,15 +12,18 @@ import pytest
 
 from vla_harness import Observation, load_policy
 from vla_harness.envs.experts import geometry, grasps, motion
-from vla_harness.envs.experts.goals import Place, plan
+from vla_harness.envs.experts.goals import Move, Place, plan
+from vla_harness.envs.experts.places import resting_place
 from vla_harness.envs.experts.policy import ScriptedPolicy
-from vla_harness.envs.experts.skills import is_placed, resting_place
+from vla_harness.envs.experts.predicates import is_on
 from vla_harness.envs.libero.environment import LiberoEnv
 from vla_harness.errors import UserError
 from vla_harness.protocols import SETTLE_ACTION, protocol_card
 
 BOWL, PLATE = "akita_black_bowl_1", "plate_1"
 BOWL_NEXT_TO_RAMEKIN, BOWL_IN_DRAWER = 1, 4
+BOWL_INTO_TOP_DRAWER, KNOB = 3, 7
+BOWL_INTO_BOTTOM_DRAWER, TWO_MUGS, MUG_AND_PUDDING, TWO_POTS = 3, 4, 6, 8
 
 Start = Callable[..., LiberoEnv]
 
@@ -61,7 +64,13 @@ def play(task: LiberoEnv, policy: ScriptedPolicy, limit: int) -> tuple[bool, np.
 
 @pytest.mark.parametrize(
     ("suite", "task", "initial_state"),
-    [("spatial", BOWL_NEXT_TO_RAMEKIN, 0), ("spatial", BOWL_IN_DRAWER, 1), ("object", 0, 0)],
+    [
+        ("spatial", BOWL_IN_DRAWER, 1),
+        ("object", 0, 0),
+        ("goal", BOWL_INTO_TOP_DRAWER, 1),
+        ("goal", KNOB, 0),
+        ("10", MUG_AND_PUDDING, 0),
+    ],
 )
 def test_solves_tasks_with_actions_in_range(start: Start, suite: str, task: int, initial_state: int) -> None:
     success, actions = play(
@@ -100,16 +109,37 @@ def test_is_in_the_registry_and_says_that_it_reads_the_scene() -> None:
 def test_plans_one_skill_for_each_goal(start: Start) -> None:
     scene = dict(start("spatial", BOWL_NEXT_TO_RAMEKIN).scene())
     assert plan(scene) == [Place(BOWL, PLATE)]
-    scene["goal"] = (("in", "a", "basket_1_contain_region"), ("on", "b", PLATE))
-    assert plan(scene) == [Place("a", "basket_1_contain_region"), Place("b", PLATE)]
-    scene["goal"] = (("on", "b", PLATE), ("juggle", "b"))
-    with pytest.raises(UserError, match="no skill for the goal 'juggle b'"):
+    scene["goal"] = (("on", BOWL, "flat_stove_1_cook_region"), ("on", "cookies_1", PLATE), ("turnon", "flat_stove_1"))
+    assert [type(skill) for skill in plan(scene)] == [Place, Place, Move]
+    scene["goal"] = (("on", BOWL, PLATE), ("juggle", BOWL))
+    with pytest.raises(UserError, match="no skill for the goal 'juggle akita_black_bowl_1'"):
         plan(scene)
+
+
+def test_opens_what_is_in_the_way_and_closes_it_last(start: Start) -> None:
+    scene = deepcopy(dict(start("10", BOWL_INTO_BOTTOM_DRAWER).scene()))
+    drawer = "white_cabinet_1_bottom_region"
+    assert scene["goal"] == (("close", drawer), ("in", BOWL, drawer))
+    opening, placing, closing = plan(scene)
+    assert isinstance(opening, Move)
+    assert isinstance(closing, Move)
+    assert placing == Place(BOWL, drawer, inside=True)
+    assert opening.done(scene)
+    assert not closing.done(scene)
+
+    joint = scene["objects"]["white_cabinet_1"]["joints"]["white_cabinet_1_bottom_level"]
+    joint["position"] = 0.004
+    assert plan(scene) == [opening, placing, closing]
+    assert closing.done(scene)
+    assert not opening.done(scene)
+
+    scene["objects"][BOWL]["position"] = scene["sites"][drawer]["position"]
+    assert plan(scene) == [placing, closing]  # the bowl is inside: nothing needs to be opened
 
 
 def test_an_object_is_placed_when_it_stands_where_it_would_rest(start: Start) -> None:
     scene = deepcopy(dict(start("spatial", BOWL_NEXT_TO_RAMEKIN).scene()))
-    assert not is_placed(scene, BOWL, PLATE)
+    assert not is_on(scene, BOWL, PLATE)
     goal = resting_place(scene, BOWL, PLATE)
     plate = scene["objects"][PLATE]["position"]
     np.testing.assert_array_equal(goal[:2], plate[:2])
@@ -117,7 +147,16 @@ def test_an_object_is_placed_when_it_stands_where_it_would_rest(start: Start) ->
     bowl = scene["objects"][BOWL]
     bowl["boxes"]["center"] += goal - bowl["position"]
     bowl["position"] = goal
-    assert is_placed(scene, BOWL, PLATE)
+    assert is_on(scene, BOWL, PLATE)
+
+
+def test_two_objects_on_one_region_have_room_beside_each_other(start: Start) -> None:
+    scene = start("10", TWO_POTS).scene()
+    places = [resting_place(scene, name, "flat_stove_1_cook_region") for name in ("moka_pot_1", "moka_pot_2")]
+    stove = scene["sites"]["flat_stove_1_cook_region"]
+    assert 0.085 < np.abs(places[0] - places[1])[:2].max() < 0.1
+    for place in places:
+        assert (np.abs(place - stove["position"])[:2] < stove["half_size"][:2] - 0.02).all()
 
 
 def test_grips_the_wall_of_a_bowl_with_room_for_the_fingers(start: Start) -> None:
