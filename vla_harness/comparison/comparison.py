@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean
 
 from ..errors import UserError
+from ..results.wording import SUITES
 from ..statistics import Interval, stratified_interval
 from .contrasts import Contrast, contrasts, letters
 from .protocol_check import Departure, departures, require_alike
@@ -60,7 +61,11 @@ def compare(
     found = departures(runs, reference)
     if not force:
         require_alike(found)
-    suites = list(dict.fromkeys(run.suite for run in runs))
+    usual = list(SUITES)  # LIBERO's in the order of every paper, others as they come
+    suites = sorted(
+        dict.fromkeys(run.suite for run in runs),
+        key=lambda suite: usual.index(suite[1]) if suite[1] in usual else len(usual),
+    )
     scopes: list[tuple[SuiteKey | None, list[SuiteKey]]] = [(suite, [suite]) for suite in suites]
     if len(suites) > 1:
         scopes.append((None, suites))

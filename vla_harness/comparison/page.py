@@ -23,7 +23,7 @@ def html_page(page: Document) -> str:
         f"<header>\n<h1>{escape(page.title)}</h1>\n</header>",
         f'<ul class="marks">{notes}</ul>' if notes else "",
         success,
-        *map(_plot, page.plots),
+        f'<div class="plots">{"".join(map(_plot, page.plots))}</div>',
         *others,
     ]
     return (
