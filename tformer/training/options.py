@@ -25,8 +25,10 @@ class TrainOptions:
     """Steps of linear warm-up."""
     weight_decay: float = 0.1
     """AdamW's decay of matrices; vectors (norms, biases) do not decay."""
+    beta1: float = 0.9
+    """AdamW's first momentum."""
     beta2: float = 0.99
-    """AdamW's second momentum; the first is 0.9."""
+    """AdamW's second momentum."""
     grad_clip: float = 1.0
     """Largest norm of the gradient; longer ones are scaled down to it."""
     precision: Literal["fp32", "bf16"] = "fp32"

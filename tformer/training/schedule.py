@@ -29,4 +29,4 @@ def make_optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.AdamW
         {"params": [p for p in learning if p.dim() >= 2], "weight_decay": options.weight_decay},
         {"params": [p for p in learning if p.dim() < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=options.learning_rate, betas=(0.9, options.beta2), fused=True)
+    return torch.optim.AdamW(groups, lr=options.learning_rate, betas=(options.beta1, options.beta2), fused=True)

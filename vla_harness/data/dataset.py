@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -183,13 +184,17 @@ class LeRobotStorage:
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
+        self.frame_cache_bytes = 0  # whole videos stay decoded while they fit; where keyframes are rare, seeking costs
         self._tables: OrderedDict[Path, tuple[dict[str, np.ndarray], pa.Table]] = OrderedDict()
         self._videos: dict[Path, VideoFile] = {}
+        self._decoded: dict[Path, np.ndarray] = {}
+        self._lock = threading.RLock()  # training reads from several threads
 
     def columns(self, episode: int) -> Mapping[str, np.ndarray]:
         """See Storage."""
         record, place = self.layout.episodes[episode], self.layout.files[episode]
-        values, table = self._table(place.data)
+        with self._lock:
+            values, table = self._table(place.data)
         rows = slice(place.first_row, place.first_row + record.length)
         if rows.stop > table.num_rows or (place.first_row == 0 and self._alone(place) and rows.stop != table.num_rows):
             raise UserError(
@@ -207,20 +212,33 @@ class LeRobotStorage:
         """See Storage. A video's frame is the one nearest to the row's timestamp, as in lerobot and GR00T."""
         place = self.layout.files[episode]
         if self.layout.features[camera].dtype == "image":
-            _, table = self._table(place.data)
+            with self._lock:
+                _, table = self._table(place.data)
             cells = table.column(camera).take(pa.array([place.first_row + row for row in rows])).to_pylist()
             return np.stack([_decode(cell, place.data, camera) for cell in cells])
         part = place.videos[camera]
         video = self.video(part.path)
         stamps = self.columns(episode).get("timestamp")
         times = (np.arange(self.layout.episodes[episode].length) / self.layout.fps) if stamps is None else stamps
-        return video.read(self._frames(video, part, np.asarray(times, np.float64)[list(rows)]))
+        frames = self._frames(video, part, np.asarray(times, np.float64)[list(rows)])
+        whole = self._whole(video)
+        return video.read(frames) if whole is None else whole[frames]
 
     def video(self, path: Path) -> VideoFile:
         """Return the index of the video ``path``, read once."""
-        if path not in self._videos:
-            self._videos[path] = VideoFile(path)
-        return self._videos[path]
+        with self._lock:
+            if path not in self._videos:
+                self._videos[path] = VideoFile(path)
+            return self._videos[path]
+
+    def _whole(self, video: VideoFile) -> np.ndarray | None:
+        """Return all frames of the video, kept for the next time; None where they would not fit."""
+        with self._lock:
+            kept = sum(frames.nbytes for frames in self._decoded.values())
+            size = len(video) * video.height * video.width * 3
+            if video.path not in self._decoded and kept + size <= self.frame_cache_bytes:
+                self._decoded[video.path] = video.read(range(len(video)))
+            return self._decoded.get(video.path)
 
     def _frames(self, video: VideoFile, part: VideoPart, times: np.ndarray) -> np.ndarray:
         half = 0.5 / self.layout.fps

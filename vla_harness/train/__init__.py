@@ -1,0 +1,1 @@
+"""Fine-tuning of vision-language-action policies: ``python -m vla_harness.train groot``."""

@@ -1,0 +1,194 @@
+"""``python -m vla_harness.train groot``: fine-tune GR00T N1.5 on a LeRobot dataset.
+
+Optimizer, schedule, augmentation and what learns are those of NVIDIA/Isaac-GR00T N1.5 ``scripts/gr00t_finetune.py``;
+the loop, checkpoints and resume are ``tformer.training``'s.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+from tyro.conf import Suppress, arg
+
+from tformer.errors import TrainingFailed
+from tformer.errors import UserError as TrainingUserError
+from tformer.training import TrainOptions, leads, train
+
+from ..command import DONE, parse_options, run_command
+from ..data import Dataset, ModalityReader, open_dataset
+from ..data.dataset import LeRobotStorage
+from ..errors import RunFailed, UserError
+from ..policies.groot.assembly import GROOT_3B, GrootParts, open_groot
+from . import memory
+from .groot_task import GrootTask, choose_what_learns, export
+
+GIB = 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrootOptions(TrainOptions):
+    """Fine-tune GR00T N1.5 on a LeRobot dataset with meta/modality.json; `torchrun` shares the batch over GPUs."""
+
+    dataset: Path
+    """Folder of the dataset: LeRobot v2.0, v2.1 or v3.0."""
+    checkpoint: str = GROOT_3B
+    """What to start from: a folder or hub id."""
+    tokenizer: Annotated[
+        str | None, arg(metavar="DIR", help_behavior_hint="(default: the checkpoint's, or the hub's)")
+    ] = None
+    """Where the Eagle tokenizer's files are."""
+    embodiment: str = "new_embodiment"
+    """Embodiment whose encoders and decoder learn, such as new_embodiment or gr1."""
+    data_config: Annotated[str, arg(metavar="NAME|FILE")] = "so100_dualcam"
+    """Which parts of the dataset are read, and how: a built-in data configuration or a .toml file."""
+    out: Path = Path("runs/groot")
+    """Folder for checkpoints, curve.json, TensorBoard events and the export."""
+    tune_visual: bool = False
+    """Train the vision tower and the connector too."""
+    tune_llm: bool = False
+    """Train the language model too."""
+    tune_projector: bool = True
+    """Train the encoders and the decoder of state and actions."""
+    tune_diffusion_model: bool = True
+    """Train the diffusion transformer."""
+    lora_rank: int = 0
+    """Rank of low-rank changes of the attention in adapter and DiT, which learn in place of their weights; 0: none."""
+    lora_alpha: float = 16.0
+    """Scale of the low-rank changes, over the rank."""
+    batch_size: int = 32
+    """Examples in a step, over all processes together."""
+    steps_per_epoch: int = 1000
+    """Steps in an epoch; each epoch ends with an offline evaluation and a checkpoint."""
+    epochs: int = 10
+    """Epochs."""
+    learning_rate: float = 1e-4
+    """Highest learning rate, reached at the end of the warm-up."""
+    min_learning_rate: float = 0.0
+    """Learning rate that the cosine reaches at the last step."""
+    warmup_ratio: float = 0.05
+    """Share of all steps that warm up."""
+    warmup_steps: Suppress[int] = 0
+    weight_decay: float = 1e-5
+    """AdamW's decay of matrices; vectors (norms, biases) do not decay."""
+    beta1: float = 0.95
+    """AdamW's first momentum."""
+    beta2: float = 0.999
+    """AdamW's second momentum."""
+    precision: Literal["fp32", "bf16"] = "bf16"
+    """bf16 computes matrix products in bfloat16 by autocast; weights stay float32."""
+    seed: int = 42
+    """Seed of data order, augmentation, noise, dropout and low-rank changes."""
+    evaluate_episodes: int = 1
+    """Episodes, the dataset's first ones, of the offline evaluation at each epoch's end; 0 for none."""
+    evaluate_steps: int = 150
+    """Most steps of each of these episodes."""
+    data_threads: int = 4
+    """Threads that read and decode examples, in each process."""
+    frame_cache_gib: float = 4.0
+    """Decoded videos kept in memory, in each process, in GiB."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command. Returns its exit code."""
+
+    def command() -> int:
+        options = parse_options(GrootOptions, arguments, "python -m vla_harness.train groot")
+        try:
+            finetune(options)
+        except TrainingUserError as error:
+            raise UserError(str(error)) from error
+        except TrainingFailed as error:
+            raise RunFailed(str(error)) from error
+        return DONE
+
+    return run_command(command)
+
+
+def finetune(options: GrootOptions) -> Path:
+    """Train as ``options`` say, and write and return the export: a checkpoint in the original layout."""
+    _check(options)
+    options = replace(options, warmup_steps=round(options.warmup_ratio * options.epochs * options.steps_per_epoch))
+    dataset = open_dataset(options.dataset)
+    if isinstance(dataset.storage, LeRobotStorage):
+        dataset.storage.frame_cache_bytes = int(options.frame_cache_gib * GIB)
+    parts = open_parts(options, dataset)
+    torch.manual_seed(options.seed)  # the low-rank changes' start
+    learning = choose_what_learns(parts.model, options)
+    task = GrootTask(options, parts, dataset)
+    if leads():
+        for name, told in _description(options, parts, dataset, learning, task.tokens):
+            print(f"{name:<10} {told}", flush=True)
+    try:
+        train(task, options)
+    finally:
+        task.close()
+    folder = options.out / "export"
+    if leads():
+        export(parts, folder, options)
+        print(f"export     {folder}: load_policy('groot', checkpoint={str(folder)!r}, …)")
+    return folder
+
+
+def open_parts(options: GrootOptions, dataset: Dataset) -> GrootParts:
+    """Open the checkpoint with the dataset's statistics, on this process's device, in fp32."""
+    entry = {options.embodiment: ModalityReader(dataset).metadata(options.embodiment)}
+    device = options.device
+    if device in ("auto", "cuda") and torch.cuda.is_available():
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    return open_groot(
+        options.checkpoint, options.tokenizer, options.embodiment, options.data_config, "fp32", device, metadata=entry
+    )
+
+
+def _check(options: GrootOptions) -> None:
+    for name in ("batch_size", "steps_per_epoch", "epochs", "data_threads"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}: give at least 1.")
+    if not 0 <= options.warmup_ratio <= 1:
+        raise UserError(f"--warmup-ratio is {options.warmup_ratio:g}: give a share from 0 to 1.")
+    if options.lora_rank < 0:
+        raise UserError(f"--lora-rank is {options.lora_rank}: give at least 1, or 0 to train the weights themselves.")
+
+
+def _description(
+    options: GrootOptions, parts: GrootParts, dataset: Dataset, learning: int, tokens: int
+) -> list[tuple[str, str]]:
+    total = sum(p.numel() for p in parts.model.parameters())
+    steps = options.epochs * options.steps_per_epoch
+    rank = f", low-rank changes of rank {options.lora_rank}" if options.lora_rank else ""
+    share = memory.estimate(parts.model, _kept_layers(options, parts, tokens), options.precision == "fp32")
+    return [
+        ("dataset", f"{dataset.path}: {len(dataset.episodes)} episodes, {dataset.frames:,} frames"),
+        ("checkpoint", f"{options.checkpoint} for {options.embodiment}, data configuration {options.data_config}"),
+        ("learning", f"{learning:,} of {total:,} weights{rank}"),
+        (
+            "steps",
+            f"{steps:,} of {options.batch_size} examples: {steps * options.batch_size / dataset.frames:.1f} passes",
+        ),
+        ("memory", memory.describe(share, memory.available(parts.device))),
+    ]
+
+
+def _kept_layers(options: GrootOptions, parts: GrootParts, tokens: int) -> Mapping[str, tuple[int, int, int]]:
+    """Return the stacks that keep activations of a process's share: those behind the first weight that learns."""
+    config = parts.model.config
+    rows = -(-options.batch_size // int(os.environ.get("WORLD_SIZE", "1")))
+    vision, words = config.eagle["vision_config"], config.eagle["text_config"]
+    cameras = len(parts.transforms.config.video)
+    head = parts.model.head
+    patches = (vision["image_size"] // vision["patch_size"]) ** 2
+    width = head.vlln.normalized_shape[0]
+    layers = {
+        "adapter": (len(head.vl_self_attention.transformer_blocks), rows * tokens, width),
+        "dit": (len(head.model.transformer_blocks), rows * 49, config.head.hidden_size),
+    }
+    if options.tune_visual or options.tune_llm:
+        layers["llm"] = (config.layers, rows * tokens, words["hidden_size"])
+    if options.tune_visual:
+        layers["vision"] = (vision["num_hidden_layers"], rows * cameras * patches, vision["hidden_size"])
+    return layers
