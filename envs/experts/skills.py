@@ -8,6 +8,10 @@ from .geometry import FINGER_REACH, HAND_HEIGHT, Scene, highest_near, vertical_r
 from .grasps import Candidate, candidates
 from .motion import CLOSED, OPEN, Motion, reach, squeeze, travel
 from .places import resting_place
+from .sliding import slide
+
+SLID = {"plate"}
+"""Categories that are too flat to be gripped from above and are slid instead."""
 
 _HAND_RADIUS = 0.11
 _HOVER = 0.05
@@ -23,6 +27,8 @@ def is_held(scene: Scene, name: str, way: Candidate) -> bool:
 
 def place(scene: Scene, name: str, target: str, attempt: int) -> Motion:
     """Bring object ``name`` onto or into ``target``; ``attempt`` counts the failed ones and picks another grasp."""
+    if scene["objects"][name]["category"] in SLID:
+        return (yield from slide(scene, name, target))
     drops = _DROPS if scene["sites"].get(target, {}).get("joints") else ()
     ways = candidates(scene, name, resting_place(scene, name, target), drops)
     way = ways[attempt % len(ways)]
