@@ -16,7 +16,7 @@ POLICIES = {
     "random": "vla_harness.policies.basic:RandomPolicy",
     "replay": "vla_harness.policies.replay:ReplayPolicy",
     "remote": "vla_harness.servers.remote.policy:RemotePolicy",
-    "openvla": "vla_harness.policies.openvla.policy:OpenVLAPolicy",
+    "openvla": "vla_harness.policies.openvla.policy:openvla_policy",
     "groot": "vla_harness.policies.groot.policy:GrootPolicy",
 }
 

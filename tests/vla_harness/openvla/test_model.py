@@ -65,8 +65,10 @@ def test_logits_after_the_prompt_are_the_reference_s(
     name, model = loaded
     decoder = Decoder(model, steps=1)
     for row, prompt in enumerate(prompts):
-        inputs = pixels[row : row + 1], torch.tensor([prompt]), torch.tensor([len(prompt)])
-        logits, places = model.prefill(*inputs, decoder.cache(*inputs))
+        tokens = torch.tensor([prompt])
+        logits, places = model.prefill(
+            pixels[row : row + 1], tokens, torch.tensor([len(prompt)]), decoder.cache(tokens)
+        )
         assert places.tolist() == [256 + len(prompt)]
         np.testing.assert_allclose(
             logits[0, KEPT], goldens[f"prefill_logits_{name}"][row], rtol=0, atol=TOLERANCE[name][2]
@@ -96,7 +98,7 @@ def test_a_row_that_ends_early_takes_the_end_of_its_prompt(
     _, model = loaded
     decoder = Decoder(model, steps=7)
     answer = torch.tensor([[31800, 31801, 2, 31802, 31803, 31804, 31805]])
-    monkeypatch.setattr(decoder, "generate", lambda *inputs: answer)
+    monkeypatch.setattr(decoder, "_generate", lambda *inputs: answer)
     assert decoder(pixels[:1], [[1, 11, 12, 13, 14, 15]]).tolist() == [[12, 13, 14, 15, 31800, 31801, 2]]
 
 

@@ -29,9 +29,9 @@ class Bounds:
         low, high = np.array(statistics["q01"], np.float64), np.array(statistics["q99"], np.float64)
         return cls(low, high, np.array(statistics.get("mask", np.ones(len(low))), bool))
 
-    def unnormalise(self, actions: np.ndarray) -> np.ndarray:
-        """Return (..., D) float64 in the data's units of (..., D) in [-1, 1]."""
-        return np.where(self.mask, 0.5 * (actions + 1) * (self.high - self.low) + self.low, actions)
+    def unnormalise(self, actions: np.ndarray, slack: float = 0.0) -> np.ndarray:
+        """Return (..., D) float64 in the data's units of (..., D) in [-1, 1]; slack: added to the bounds' distance."""
+        return np.where(self.mask, 0.5 * (actions + 1) * (self.high - self.low + slack) + self.low, actions)
 
     def normalise(self, values: np.ndarray) -> np.ndarray:
         """Return (..., D) float64 in [-1, 1] of values in the data's units; what lies beyond is cut off."""

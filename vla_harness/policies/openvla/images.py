@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -17,7 +17,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ...conventions import orient
 from ...errors import UserError
+from ...types import Observation, PolicySpec
 from .configuration import IMAGE_SIZE
 
 CROP_AREA = 0.9
@@ -53,6 +55,16 @@ def plain_image(image: np.ndarray | Image.Image) -> np.ndarray:
             )
         image = Image.fromarray(array)
     return np.array(image.convert("RGB").resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC))
+
+
+def libero_images(observations: Sequence[Observation], spec: PolicySpec, center_crop: bool) -> np.ndarray:
+    """Return (B, cameras, 224, 224, 3) uint8: the frames that ``spec`` names, turned, by ``libero_image``."""
+    return np.stack(
+        [
+            [libero_image(orient(o.images[c], "upright", spec.image_orientation), center_crop) for c in spec.cameras]
+            for o in observations
+        ]
+    )
 
 
 def libero_image(frame: np.ndarray, center_crop: bool = True) -> np.ndarray:

@@ -26,19 +26,26 @@ def parameter_name(config: OpenVLAConfig, tensor: str) -> str | None:
     return tensor.replace("language_model.model.", "language_model.", 1)
 
 
-def load_model(checkpoint: Checkpoint, config: OpenVLAConfig, precision: Precision, device: torch.device) -> OpenVLA:
+def load_model(
+    checkpoint: Checkpoint, config: OpenVLAConfig, precision: Precision, device: torch.device, film: bool = False
+) -> OpenVLA:
     """Return the checkpoint's network on ``device``; raises CheckpointError for tensors that do not fit.
 
+    film: build a vision backbone with FiLM and leave it without weights: they come from a file of their own.
     Quantised are all linear layers but the language model's last, as transformers does it for the reference.
     """
     with parameters_on_meta():
-        model = OpenVLA(config)
-    quantise_linears(model, precision, only=lambda path: path != "language_model.lm_head")
+        model = OpenVLA(config, film)
+    later = "vision_backbone." if film else "nothing."
+    quantise_linears(
+        model, precision, only=lambda path: path != "language_model.lm_head" and not path.startswith(later)
+    )
     load_weights(
         model,
         checkpoint.tensors(),
-        rename=lambda tensor: parameter_name(config, tensor),
+        rename=lambda tensor: None if tensor.startswith(later) else parameter_name(config, tensor),
         dtype=precision.dtype,
         device=device,
+        optional=lambda name: name.startswith(later),
     )
     return model
