@@ -96,7 +96,8 @@ class Batcher:
                     return []
                 self._change.wait()
             batch = self._company()
-            until = self._waiting[0].since + self._max_wait_s
+            wait_s = self._max_wait_s if isinstance(batch[0].question, Act) else 0.0
+            until = batch[0].since + wait_s
             while len(batch) < self._max_batch and not self._closed and (left := until - time.perf_counter()) > 0:
                 self._change.wait(left)
                 if not self._waiting:  # its client went away

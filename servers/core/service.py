@@ -94,6 +94,11 @@ class ActionService:
             return False, "warming up"
         return (False, "broken") if self._warm_up.exception() else (True, "healthy")
 
+    @property
+    def unfinished(self) -> int:
+        """Return how many questions wait or are being answered."""
+        return self._batcher.unfinished
+
     def new_name(self, protocol: str) -> str:
         """Return a name for a client or an episode that has none."""
         return f"{protocol}/{next(self._numbers)}"
@@ -147,7 +152,7 @@ class ActionService:
         """Refuse what comes, and wait until what is in flight is answered, ``timeout_s`` seconds at most."""
         self.draining = True
         until = time.monotonic() + timeout_s
-        while self._batcher.unfinished and time.monotonic() < until:
+        while self.unfinished and time.monotonic() < until:
             await asyncio.sleep(0.02)
 
     def close(self) -> None:

@@ -72,7 +72,7 @@ def _read(data: bytes | str, service: ActionService, client: str, played: dict[s
     in ``episode`` and ``step``.
     """
     try:
-        message = OPENPI.unpack(data) if isinstance(data, bytes) else None
+        message = OPENPI.unpack(data)
     except WireError as error:
         raise Refusal(400, str(error)) from None
     if not isinstance(message, dict) or not all(isinstance(key, str) for key in message):

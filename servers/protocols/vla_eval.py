@@ -120,7 +120,7 @@ class _Client:
 def _envelope(data: bytes | str) -> tuple[str, Mapping[str, Any], int]:
     """Return a message's type, payload and number; raises Refusal."""
     try:
-        message = VLA_EVAL.unpack(data) if isinstance(data, bytes) else None
+        message = VLA_EVAL.unpack(data)
     except WireError as error:
         raise Refusal(400, str(error)) from None
     if not isinstance(message, dict):

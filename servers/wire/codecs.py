@@ -82,8 +82,10 @@ class Codec:
         """Return the message's bytes."""
         return msgpack.packb(value, default=self.write)
 
-    def unpack(self, data: bytes) -> Any:
-        """Return the message; raises WireError."""
+    def unpack(self, data: bytes | str) -> Any:
+        """Return the message; raises WireError, also for text, which websockets may carry."""
+        if isinstance(data, str):
+            raise WireError("The message is text: send msgpack, as a binary message.")
         budget = PixelBudget()
         try:
             return msgpack.unpackb(
