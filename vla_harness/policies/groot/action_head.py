@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .dit import Adapter, DiT, Modulations, TransformerConfig
-from .layers import ActionEncoder, CategoryMLP
+from .layers import ActionEncoder, CategoryMLP, KeysValues
 
 EMBODIMENTS = 32
 """Weights per embodiment that a checkpoint holds."""
@@ -72,7 +72,7 @@ class ActionHead(nn.Module):
         """state: (B, 1, width) encoded; actions: (B, T, action_dim); bucket: (B,). Returns (B, 1 + 32 + T, width)."""
         encoded = self.action_encoder(actions, bucket, embodiment)
         encoded = encoded + self.position_embedding.weight[: actions.shape[1]]
-        future = self.future_tokens.weight.expand(len(actions), -1, -1)
+        future = self.future_tokens.weight.expand(actions.shape[0], -1, -1)
         return torch.cat([state, future, encoded], dim=1)
 
     def sample_time(self, count: int, generator: torch.Generator | None = None) -> Tensor:
@@ -139,12 +139,19 @@ class Sampler:
         features: (B, N, C) of the language model; state: (B, 1, 64) normalised; noise: (B, T, action_dim), the start;
         embodiment: the slot of all rows, or (B,) integers.
         """
+        kept = self.head.model.keys_values(self.head.adapt(features))
+        return self.denoise(kept, state, noise, embodiment)
+
+    @torch.no_grad()
+    def denoise(
+        self, keys_values: list[KeysValues | None], state: Tensor, noise: Tensor, embodiment: int | Tensor
+    ) -> Tensor:
+        """Return (B, T, action_dim) float32 as a call does; keys_values: what ``DiT.keys_values`` makes of features."""
         head = self.head
-        keys_values = head.model.keys_values(head.adapt(features))
         encoded_state = head.state_encoder(state.to(self._dtype), embodiment)
         actions = noise.float()  # summed up in fp32 in every precision
         for bucket, modulations in zip(self._buckets, self._modulations, strict=True):
-            tokens = head.tokens(encoded_state, actions.to(self._dtype), bucket.expand(len(actions)), embodiment)
+            tokens = head.tokens(encoded_state, actions.to(self._dtype), bucket.expand(actions.shape[0]), embodiment)
             out = head.model(tokens, modulations, keys_values)
             actions = actions + head.action_decoder(out[:, -actions.shape[1] :], embodiment) / self.steps
         return actions

@@ -147,19 +147,20 @@ class DiT(nn.Module):
     def modulations(self, bucket: Tensor) -> Modulations:
         """bucket: (B,) integer times. Returns what each of them does to the blocks and to the output."""
         time = self.timestep_encoder(bucket)  # (B, width)
-        blocks = torch.stack([block.norm1.modulation(time) for block in self._blocks()], dim=1)
+        blocks = torch.stack([block.norm1.modulation(time) for block in self.blocks()], dim=1)
         return Modulations(blocks, self.proj_out_1(functional.silu(time)).unflatten(-1, (2, -1)))
 
     def keys_values(self, features: Tensor) -> list[KeysValues | None]:
         """features: (B, N, cross_attention_dim). Returns one entry per block, None where it attends to the tokens."""
-        return [b.attn1.keys_values(features) if b.cross else None for b in self._blocks()]
+        return [b.attn1.keys_values(features) if b.cross else None for b in self.blocks()]
 
     def forward(self, x: Tensor, modulations: Modulations, keys_values: list[KeysValues | None]) -> Tensor:
         """x: (B, T, width). Returns (B, T, output_dim)."""
-        for i, (block, features) in enumerate(zip(self._blocks(), keys_values, strict=True)):
+        for i, (block, features) in enumerate(zip(self.blocks(), keys_values, strict=True)):
             x = block(x, modulations.blocks[:, i], features)
         shift, scale = modulations.out[:, :, None].unbind(1)  # (B, 1, width) each
         return self.proj_out_2(functional.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift)
 
-    def _blocks(self) -> list[DiTBlock]:
+    def blocks(self) -> list[DiTBlock]:
+        """Return the blocks in order."""
         return cast(list[DiTBlock], list(self.transformer_blocks))
