@@ -24,6 +24,7 @@ from .progress import Progress
 from .protocols import PROTOCOLS, Protocol, protocol_card
 from .registry import available_policies, load_policy, policy_options
 from .results import RunFolder, collect_provenance, write_reports
+from .results.memory import PEAK_MEMORY, peak_memory_mb
 from .results.run_folder import CONFIG, config_differences
 from .results.wording import plural
 from .rollout import EnvironmentRecipe, EpisodeJob, RolloutSettings, VideoChoice, run_episodes
@@ -178,11 +179,12 @@ def evaluate(options: RunOptions, suite: Suite) -> int:
     resuming = options.resume and (path / CONFIG).exists()
     with RunFolder.open(path, plan.config) if resuming else RunFolder.create(path, plan.config) as folder:
         environment = {"id": suite.gymnasium_id, "options": dict(site.options)}  # what plays an episode again
-        provenance = collect_provenance(plan.policy, site.assets, site.gl_backend)
-        folder.record_provenance(provenance | {"environment": environment})
+        provenance = collect_provenance(plan.policy, site.assets, site.gl_backend) | {"environment": environment}
+        folder.record_provenance(provenance)
         for name, value in _description(options, plan, path, resuming):
             announce(name, value)
         _play(options, plan, site, folder)
+        folder.record_provenance(provenance | {PEAK_MEMORY: peak_memory_mb()})
         summary = write_reports(folder)
     print(f"\n{success_table(summary)}\n\nReport: {path / 'report.html'}")
     if summary["errors"]:

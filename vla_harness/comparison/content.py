@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ..results.memory import PEAK_MEMORY
 from ..results.report_content import EXACT_NOTE, WILSON_NOTE, is_provisional, task_label
 from ..results.wording import ABSENT, best_interval, duration, interval, number, percent
 from .comparison import Comparison, SuiteKey, marked, shared_marks
@@ -209,6 +210,7 @@ def _efficiency(comparison: Comparison) -> Table:
                 _figure(hz),
                 _figure(summary["env_steps_per_second"]),
                 Cell(duration(summary["wall_s"]), order=summary["wall_s"]),
+                *(_figure(summary[PEAK_MEMORY].get(kind), 0) for kind in ("main", "largest_worker", "gpu")),
                 Cell(_device(summary["provenance"])),
             ]
         )
@@ -222,16 +224,20 @@ def _efficiency(comparison: Comparison) -> Table:
         "control Hz",
         "env steps/s",
         "wall time",
+        "MB",
+        "worker MB",
+        "GPU MB",
     )
     note = (
         "Latency of one decision, waiting in the batch included. Control Hz: actions executed for each second of"
-        " decisions. Times are comparable only between runs on one machine with the same workers."
+        " decisions. MB: peak memory of the process with the policy, of the largest simulator, of the tensors on"
+        " the GPU. Times are comparable only between runs on one machine with the same workers."
     )
-    return Table("Efficiency", (*head, "device"), rows, [note], left=(0, 1, 9))
+    return Table("Efficiency", (*head, "device"), rows, [note], left=(0, 1, 12))
 
 
-def _figure(value: float | None) -> Cell:
-    return Cell(number(value), order=value)
+def _figure(value: float | None, digits: int = 1) -> Cell:
+    return Cell(number(value, digits), order=value)
 
 
 def _device(provenance: Mapping[str, Any]) -> str:

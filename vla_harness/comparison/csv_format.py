@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..results.memory import PEAK_MEMORY
 from .comparison import Comparison, SuiteKey
 from .published import Verdict, verdict
 
@@ -14,6 +15,7 @@ COLUMNS = (
     "kind", "benchmark", "suite", "task_id", "task", "policy", "against", "successes", "trials", "errors", "value",
     "low", "high", "interval", "pairs", "only_policy", "only_against", "p", "p_holm", "probability_better", "letters",
     "mean_steps_on_success", "latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "env_steps_per_second", "wall_s",
+    "peak_mb", "peak_worker_mb", "peak_gpu_mb",
     "run", "source", "note",
 )  # fmt: skip
 """kind: task, suite, mean, difference (policy minus against), published, or verdict (run minus published). value, low
@@ -40,7 +42,7 @@ def _lines(comparison: Comparison) -> Iterator[dict[str, Any]]:
         for task in run.summary["tasks"]:
             task_named = {"task_id": task["task_id"], "task": task["instruction"] or task["name"]}
             yield {"kind": "task", **where, **task_named, **_counted(task)}
-        latency = run.summary["policy_latency_ms"]
+        latency, peaks = run.summary["policy_latency_ms"], run.summary[PEAK_MEMORY]
         yield {
             "kind": "suite",
             **where,
@@ -49,6 +51,9 @@ def _lines(comparison: Comparison) -> Iterator[dict[str, Any]]:
             "letters": comparison.letters.get(run.suite, {}).get(run.name),
             "env_steps_per_second": run.summary["env_steps_per_second"],
             "wall_s": run.summary["wall_s"],
+            "peak_mb": peaks.get("main"),
+            "peak_worker_mb": peaks.get("largest_worker"),
+            "peak_gpu_mb": peaks.get("gpu"),
             "note": " ".join(notes),
         }
     for name, (rate, (low, high)) in comparison.average.items():

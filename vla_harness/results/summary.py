@@ -12,7 +12,9 @@ from typing import Any
 
 from ..statistics import clopper_pearson_interval, latency_percentiles, stratified_interval, wilson_interval
 from ..types import EpisodeResult
+from .database import Sitting
 from .marks import is_stand_in, marks, protocol_differences, shared_provenance
+from .memory import PEAK_MEMORY
 from .run_folder import RecordedRun
 from .wording import plural, suite_title
 
@@ -24,7 +26,8 @@ def summarize(run: RecordedRun) -> dict[str, Any]:
     successes are none or all of the trials, else None. ``stratified95`` belongs to ``task_mean_rate``, the mean of the
     tasks' rates, and both are None while a task has no trial. ``wall_s`` sums all sittings of the run;
     ``env_steps_per_second`` is all steps after the settle phases over it, ``render_share`` the rendering's part of
-    simulation and rendering together.
+    simulation and rendering together. ``peak_memory_mb`` holds the largest of the
+    sittings' peaks, of each kind; it is empty for a run that was cut short.
     """
     config, results = run.config, run.results
     provenance = shared_provenance(run)
@@ -63,6 +66,7 @@ def summarize(run: RecordedRun) -> dict[str, Any]:
         "policy_latency_ms": latency_percentiles(ms for result in results for ms in result.policy_ms),
         "frames": sum(result.frames for result in results),
         "render_share": rendered / (simulated + rendered) if simulated + rendered else None,
+        PEAK_MEMORY: _peak_memory(run.sittings),
         "wall_s": wall,
         "sittings": len(run.sittings),
         "reads_scene": bool(provenance.get("policy_spec", {}).get("reads_scene", False)),
@@ -71,6 +75,14 @@ def summarize(run: RecordedRun) -> dict[str, Any]:
         "provenance": provenance,
     }
     return summary | {"marks": marks(run, summary)}
+
+
+def _peak_memory(sittings: Iterable[Sitting]) -> dict[str, float]:
+    peaks: dict[str, float] = {}
+    for sitting in sittings:
+        for name, megabytes in sitting.provenance.get(PEAK_MEMORY, {}).items():
+            peaks[name] = max(megabytes, peaks.get(name, 0.0))
+    return peaks
 
 
 def _task(task_id: int, episodes: Sequence[EpisodeResult]) -> dict[str, Any]:

@@ -7,13 +7,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.vla_harness.comparison.made_runs import make_run, reads_scene, stand_ins
+from tests.vla_harness.runs import PROVENANCE
 from vla_harness.comparison import Comparison, compare, document, read_runs
 from vla_harness.comparison.document import Table
 from vla_harness.errors import UserError
 from vla_harness.protocols import PROTOCOLS
+from vla_harness.results import RunFolder, read_run
+from vla_harness.results.memory import peak_memory_mb
 from vla_harness.statistics import PairCounts, mcnemar_p, stratified_interval
 
 SPATIAL = ("libero", "spatial")
@@ -268,3 +272,21 @@ def test_a_run_under_other_conditions_reproduces_nothing(tmp_path: Path, config:
     made = comparison(published_run(tmp_path / "run", 42, **config), published=True)
     (row,) = texts(made, "Runs against")
     assert row[-1] == f"not comparable: {reason}"
+
+
+def test_peak_memory_is_the_largest_of_the_sittings_and_no_difference_between_them(tmp_path: Path) -> None:
+    peaks = ({"main": 100.0, "largest_worker": 900.0}, {"main": 300.0, "largest_worker": 800.0, "gpu": 50.0})
+    path = make_run(tmp_path / "run", ["11"], policy="p", provenance={"peak_memory_mb": peaks[0]})
+    with RunFolder.open(path, read_run(path).config) as folder:
+        folder.record_provenance(PROVENANCE | {"peak_memory_mb": peaks[1]})
+    made = comparison(path)
+    row = dict(zip(table(made, "Efficiency").head, texts(made, "Efficiency")[0], strict=True))
+    assert (row["MB"], row["worker MB"], row["GPU MB"]) == ("300", "900", "50")
+    assert "mixed" not in {mark["kind"] for mark in made.runs[0].summary["marks"]}
+
+
+def test_peak_memory_grows_with_what_is_used() -> None:
+    before = peak_memory_mb()["main"]
+    held = np.ones(40_000_000)  # 320 MB, touched
+    assert peak_memory_mb()["main"] >= min(before + 300, held.nbytes / 1e6)
+    assert 0 <= peak_memory_mb()["largest_worker"] < 1e6
