@@ -164,6 +164,16 @@ def _wall(obj: Scene, grasp: Rim) -> _Wall:
     return _Wall(np.array([*middle[:2], top - grasp.depth]), radius, beside)
 
 
+def outer_handle(vessel: Scene) -> np.ndarray:
+    """Return the middle, (3,), of the part of a vessel's handle that is farthest from the vessel, in the world."""
+    grasp = GRASPS[vessel["category"]]
+    assert isinstance(grasp, Rim)
+    wall = _wall(vessel, grasp)
+    middle = vessel["position"] + vessel["rotation"] @ wall.center
+    away = np.linalg.norm((vessel["boxes"]["center"] - middle)[:, :2], axis=1)
+    return vessel["boxes"]["center"][int(np.argmax(np.where(wall.beside, away, 0.0)))].copy()
+
+
 def _around_rim(obj: Scene, wall: _Wall) -> list[tuple[np.ndarray, float]]:
     """Return (position, yaw) at 24 places around the wall, tilted as it is; the fingers move along the radius."""
     poses = []

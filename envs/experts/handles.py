@@ -8,6 +8,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from .geometry import Scene
+from .insertion import FRONTS
 
 Vector = tuple[float, float, float]
 
@@ -55,16 +56,15 @@ _CABINET = {
     "bottom_level": _drawer(-0.002, -0.102, 0.041),
 }
 _KNOB = Grip((0.018, 0.0, 0.036), (0.0, 0.0, -1.0), (0.0, 1.0, 0.0), 0.07)
+_DOOR = Grip((0.018, -0.127, 0.165), (0.0, 0.0, -1.0), (-1.0, 0.0, 0.0))
 
 HANDLES: dict[str, dict[str, Handle]] = {
     "wooden_cabinet": _CABINET,
     "white_cabinet": _CABINET,
+    "microwave": {"microjoint": Handle(increase=_DOOR, decrease=_DOOR)},
     "flat_stove": {"button": Handle(increase=_KNOB, decrease=_KNOB)},
 }
 """Category -> joint's name within the object -> handle. Measured on the collision shapes of the benchmark's assets."""
-
-DOORS = {"microwave"}
-"""Categories whose one joint is a door in front of what is inside."""
 
 
 def joint_of(scene: Scene, target: str) -> tuple[str, str]:
@@ -85,7 +85,7 @@ def opening_of(scene: Scene, region: str) -> str | None:
         return None
     if site["joints"]:
         return region
-    return site["parent"] if scene["objects"][site["parent"]]["category"] in DOORS else None
+    return site["parent"] if scene["objects"][site["parent"]]["category"] in FRONTS else None
 
 
 def grip_pose(scene: Scene, name: str, joint: str, grip: Grip, position: float) -> tuple[np.ndarray, np.ndarray]:
@@ -96,7 +96,7 @@ def grip_pose(scene: Scene, name: str, joint: str, grip: Grip, position: float) 
     obj = scene["objects"][name]
     state = obj["joints"][joint]
     approach, fingers = obj["rotation"] @ grip.approach, obj["rotation"] @ grip.fingers
-    if np.cross(approach, fingers)[0] < 0:  # the fingers are alike: keep the last joint near its middle
+    if np.cross(approach, fingers)[0] < -1e-6:  # the fingers are alike: keep the last joint near its middle
         fingers = -fingers
     rotation = np.stack([fingers, np.cross(approach, fingers), approach], axis=1)
     point = obj["position"] + obj["rotation"] @ grip.point

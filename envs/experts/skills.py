@@ -6,6 +6,7 @@ import numpy as np
 
 from .geometry import FINGER_REACH, HAND_HEIGHT, Scene, highest_near, vertical_range, way_out
 from .grasps import Candidate, candidates
+from .insertion import FRONTS, insert
 from .motion import CLOSED, OPEN, Motion, reach, squeeze, travel
 from .places import resting_place
 from .sliding import slide
@@ -29,6 +30,8 @@ def place(scene: Scene, name: str, target: str, attempt: int) -> Motion:
     """Bring object ``name`` onto or into ``target``; ``attempt`` counts the failed ones and picks another grasp."""
     if scene["objects"][name]["category"] in SLID:
         return (yield from slide(scene, name, target))
+    if scene["objects"].get(scene["sites"].get(target, {}).get("parent"), {}).get("category") in FRONTS:
+        return (yield from insert(scene, name, target))
     drops = _DROPS if scene["sites"].get(target, {}).get("joints") else ()
     ways = candidates(scene, name, resting_place(scene, name, target), drops)
     way = ways[attempt % len(ways)]
