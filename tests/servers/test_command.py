@@ -82,7 +82,7 @@ def test_what_a_user_can_get_wrong_is_one_sentence(
             ("--policy", "random", "--port", port): f"Port {port} of 127.0.0.1 is in use: give another --port",
             ("--policy", "random", "--port", "0", "--zmq-port", port): f"Port {port} of 127.0.0.1 cannot be bound",
             ("--policy", "random", "--host", "0.0.0.0"): "--host 0.0.0.0 is reached from other machines: give --token",
-            ("--policy", "random", "--host", "no.example"): "Port 8000 of no.example cannot be bound",
+            ("--policy", "random", "--insecure", "--host", "no.example"): "Port 8000 of no.example cannot be bound",
             ("--policy", "random", "--token-file", str(tmp_path / "no")): "The token file",
             ("--policy", "random", "--port", "0", "--tls-key", str(tmp_path / "no")): "There is no file",
             ("--policy", "random", "--port", "0", "--max-queue", "0"): "--max-queue is 0: give at least 1.",
@@ -105,9 +105,8 @@ def test_libero_through_a_server_is_libero_in_process(tmp_path: Path, monkeypatc
     monkeypatch.setitem(POLICIES, "looking", "tests.servers.toys:LookingPolicy")
     monkeypatch.delenv("VLA_SERVER_TOKEN", raising=False)
     short = ["--suite", "spatial", "--tasks", "0", "--trials", "2", "--workers", "1", "--protocol", "openvla-oft"]
-    monkeypatch.setattr(
-        cards, lambda name: replace(protocol_card(name), max_steps={"spatial": 12}, image_size=(64, 64))
-    )
+    card = replace(protocol_card("openvla-oft"), max_steps={"spatial": 12}, image_size=(64, 64))
+    monkeypatch.setattr("vla_harness.evaluate.protocol_card", lambda name: card)
     assert run_libero([*short, "--policy", "looking", "--out", str(tmp_path / "here")]) == 0
     with started(*TOYS, "--policy", "looking") as (_, url):
         assert run_libero([*short, "--server", url, "--out", str(tmp_path / "http")]) == 0
