@@ -71,7 +71,7 @@ def published_rows() -> tuple[PublishedRow, ...]:
 def verdict(run: ComparedRun, row: PublishedRow) -> Verdict | str | None:
     """Return whether ``run`` reproduces ``row``; a sentence on why it cannot; None when it is of another policy."""
     suite = run.summary["suite"]
-    if run.suite[0] != BENCHMARK or run.summary["policy"] not in row.policies or suite not in row.counts:
+    if run.suite[0] != BENCHMARK or run.policy not in row.policies or suite not in row.counts:
         return None
     if reason := _not_comparable(run, row):
         return reason

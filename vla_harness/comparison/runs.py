@@ -26,6 +26,11 @@ class ComparedRun:
         return self.recorded.config.get("benchmark", ""), self.summary["suite"]
 
     @property
+    def policy(self) -> str:
+        """What its spec calls the policy: one entry of the registry can load several kinds."""
+        return self.summary["provenance"].get("policy_spec", {}).get("name") or self.summary["policy"]
+
+    @property
     def count(self) -> tuple[int, int]:
         """(successes, trials)."""
         return self.summary["successes"], self.summary["trials"]
@@ -54,7 +59,8 @@ def read_runs(arguments: Sequence[str]) -> list[ComparedRun]:
         summary = summarize(recorded)
         if not summary["trials"]:
             raise UserError(f"{path} holds no finished episode: compare runs that have some.")
-        runs.append(ComparedRun(name or str(summary["policy"]), recorded, summary))
+        run = ComparedRun(name, recorded, summary)
+        runs.append(run if name else replace(run, name=run.policy))
         named.append(bool(name))
     return _distinguished(runs, named)
 

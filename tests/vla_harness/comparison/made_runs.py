@@ -31,7 +31,9 @@ def make_run(
     given = {"benchmark": "libero", "suite": suite, "tasks": list(range(len(outcomes))), "trials": trials}
     settings = configuration(**given | config)
     with RunFolder.create(path, settings) as folder:
-        folder.record_provenance(PROVENANCE | dict(provenance or {}))
+        stated = PROVENANCE | dict(provenance or {})
+        named = {"policy_spec": stated["policy_spec"] | {"name": settings["policy"]}}
+        folder.record_provenance(stated | named)
         for task, word in enumerate(outcomes):
             for state, letter in enumerate(word):
                 if letter != "-":

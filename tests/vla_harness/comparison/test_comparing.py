@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from tests.vla_harness.comparison.made_runs import make_run, reads_scene, stand_ins
-from tests.vla_harness.runs import PROVENANCE
 from vla_harness.comparison import Comparison, compare, document, read_runs
 from vla_harness.comparison.document import Table
 from vla_harness.errors import UserError
@@ -43,6 +42,14 @@ def test_runs_are_called_after_their_policy_or_as_they_are_named(tmp_path: Path)
     one = make_run(tmp_path / "one", GOOD, policy="openvla")
     two = make_run(tmp_path / "two", POOR, policy="groot")
     assert [run.name for run in read_runs([str(one), f"ours={two}"])] == ["openvla", "ours"]
+
+
+def test_kinds_of_policies_that_one_entry_of_the_registry_loads_are_told_apart(tmp_path: Path) -> None:
+    one = make_run(tmp_path / "one", GOOD, policy="openvla")
+    other = make_run(tmp_path / "other", GOOD, policy="openvla-oft", suite="object")
+    config = other / "config.json"
+    config.write_text(config.read_text().replace('"policy": "openvla-oft"', '"policy": "openvla"'))
+    assert [run.name for run in read_runs([str(one), str(other)])] == ["openvla", "openvla-oft"]
 
 
 def test_one_policys_runs_on_several_suites_are_one_row_also_with_a_checkpoint_for_each(tmp_path: Path) -> None:
@@ -277,8 +284,9 @@ def test_a_run_under_other_conditions_reproduces_nothing(tmp_path: Path, config:
 def test_peak_memory_is_the_largest_of_the_sittings_and_no_difference_between_them(tmp_path: Path) -> None:
     peaks = ({"main": 100.0, "largest_worker": 900.0}, {"main": 300.0, "largest_worker": 800.0, "gpu": 50.0})
     path = make_run(tmp_path / "run", ["11"], policy="p", provenance={"peak_memory_mb": peaks[0]})
-    with RunFolder.open(path, read_run(path).config) as folder:
-        folder.record_provenance(PROVENANCE | {"peak_memory_mb": peaks[1]})
+    first = read_run(path)
+    with RunFolder.open(path, first.config) as folder:
+        folder.record_provenance({**first.sittings[0].provenance, "peak_memory_mb": peaks[1]})
     made = comparison(path)
     row = dict(zip(table(made, "Efficiency").head, texts(made, "Efficiency")[0], strict=True))
     assert (row["MB"], row["worker MB"], row["GPU MB"]) == ("300", "900", "50")
