@@ -28,7 +28,7 @@ class Place:
 
     def run(self, scene: Scene, attempt: int) -> Motion:
         """Return the motions of one attempt; ``attempt`` counts from 0."""
-        return place(scene, self.name, self.target, attempt)
+        return place(scene, self.name, self.target, self.inside, attempt)
 
 
 @dataclass(frozen=True)

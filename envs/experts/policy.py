@@ -12,6 +12,7 @@ from vla_harness.types import DELTA_EEF_POSE, Observation, Policy, PolicySpec
 
 from .geometry import Scene
 from .goals import Skill, plan
+from .noise import RecoveryNoise
 
 Memory = Generator[np.ndarray, Scene, None]
 
@@ -19,20 +20,34 @@ Memory = Generator[np.ndarray, Scene, None]
 class ScriptedPolicy(Policy):
     """Solves tasks from ``Observation.scene`` alone: goal predicates -> skills -> closed-loop motions.
 
-    The same scenes give the same actions; nothing is random. An episode's memory is the generator that plays it.
+    The same scenes give the same actions. An episode's memory is the generator that plays it, and reads the scene
+    anew at each step, so it finds back when something else was executed.
+
+    noise: most that is added to an entry of an executed action (see ``RecoveryNoise``), for demonstrations; 0 adds
+    nothing. seed: of the noise.
     """
 
     spec = PolicySpec(name="scripted", action=DELTA_EEF_POSE, horizon=1, reads_scene=True)
 
-    def __init__(self) -> None:
+    def __init__(self, noise: float = 0.0, seed: int = 0) -> None:
+        self._noise = RecoveryNoise(noise, seed=seed)
         self._episodes: dict[str, Memory] = {}
+        self._wanted: dict[str, np.ndarray] = {}
 
     def act(self, observations: Sequence[Observation]) -> np.ndarray:
         """Return (batch, 1, 7) float32.
 
         Raises UserError when an observation has no scene, or its goal asks for something no skill can do.
         """
-        return np.stack([self._act(observation) for observation in observations])[:, None]
+        for observation in observations:
+            self._wanted[observation.episode] = self._act(observation)
+        return np.stack([self._noise.disturb(self._wanted[o.episode], o.episode, o.step) for o in observations])[
+            :, None
+        ]
+
+    def wanted(self, episode: str) -> np.ndarray:
+        """Return the expert's last action in ``episode``, (7,) float32, without noise: what a demonstration teaches."""
+        return self._wanted[episode]
 
     def _act(self, observation: Observation) -> np.ndarray:
         if observation.scene is None:
@@ -48,6 +63,7 @@ class ScriptedPolicy(Policy):
     def forget(self, episode: str) -> None:
         """Drop the memory of ``episode``."""
         self._episodes.pop(episode, None)
+        self._wanted.pop(episode, None)
 
 
 def solve(scene: Scene) -> Memory:

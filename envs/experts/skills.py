@@ -12,7 +12,7 @@ from .places import resting_place
 from .sliding import slide
 
 SLID = {"plate"}
-"""Categories that are too flat to be gripped from above and are slid instead."""
+"""Categories that are too flat to be gripped from above: on the table they are slid."""
 
 _HAND_RADIUS = 0.11
 _HOVER = 0.05
@@ -26,19 +26,25 @@ def is_held(scene: Scene, name: str, way: Candidate) -> bool:
     return bool(np.linalg.norm(away) < 0.04)
 
 
-def place(scene: Scene, name: str, target: str, attempt: int) -> Motion:
+def place(scene: Scene, name: str, target: str, inside: bool, attempt: int) -> Motion:
     """Bring object ``name`` onto or into ``target``; ``attempt`` counts the failed ones and picks another grasp."""
-    if scene["objects"][name]["category"] in SLID:
+    site = scene["sites"].get(target)
+    owner = site["parent"] if site else target
+    if scene["objects"][name]["category"] in SLID and not owner:
         return (yield from slide(scene, name, target))
-    if scene["objects"].get(scene["sites"].get(target, {}).get("parent"), {}).get("category") in FRONTS:
+    if inside and owner and scene["objects"][owner]["category"] in FRONTS:
         return (yield from insert(scene, name, target))
-    drops = _DROPS if scene["sites"].get(target, {}).get("joints") else ()
+    drops = _DROPS if _is_drawer(scene, target) else ()
     ways = candidates(scene, name, resting_place(scene, name, target), drops)
     way = ways[attempt % len(ways)]
     scene = yield from pick(scene, name, way)
     if is_held(scene, name, way):
         scene = yield from bring(scene, name, target, way)
     return (yield from retreat(scene, way.release))
+
+
+def _is_drawer(scene: Scene, target: str) -> bool:
+    return target in scene["sites"] and bool(scene["sites"][target]["joints"])
 
 
 def pick(scene: Scene, name: str, way: Candidate) -> Motion:
@@ -78,7 +84,7 @@ def bring(scene: Scene, name: str, target: str, way: Candidate) -> Motion:
         lowest = highest_near(now, goal, goal, _HAND_RADIUS, (name,)) - HAND_HEIGHT + 0.005
         return np.array([*goal[:2], max(goal[2], lowest)])
 
-    drawer = bool(scene["sites"].get(target, {}).get("joints"))
+    drawer = _is_drawer(scene, target)
     scene = yield from travel(
         scene,
         lambda now: over(now) + [0, 0, 0.03],

@@ -45,6 +45,8 @@ class LiberoEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[Any]]):
     ``reset(seed=s, options={"initial_state": i})`` starts from the i-th of the task's stored states with the fixtures'
     poses drawn from s; what is left out is drawn from the environment's own generator. The episode is a pure function
     of (suite, task, i, s), and equals the stock environment's first one after ``seed(s)``.
+    ``reset(options={"placement_seed": p})`` draws objects and fixtures anew from the task's own regions instead, for
+    demonstrations: a pure function of (suite, task, p), and never one of the stored states.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20}
@@ -97,9 +99,17 @@ class LiberoEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[Any]]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """Start an episode; see the class. Raises UserError for an initial state that the task does not have."""
+        """Start an episode; see the class.
+
+        Raises UserError for an initial state that the task does not have, and for one beside a placement seed.
+        """
         super().reset(seed=seed)
-        index = (options or {}).get("initial_state")
+        index, placement = ((options or {}).get(key) for key in ("initial_state", "placement_seed"))
+        if placement is not None:
+            if index is not None:
+                raise UserError("An episode starts from an initial state or from a placement seed: give one of them.")
+            self._place_anew(placement)
+            return self._observation(), {"placement_seed": placement, "success": False}
         if index is None:
             index = int(self.np_random.integers(self.initial_states))
         if not 0 <= index < self.initial_states:
@@ -110,6 +120,20 @@ class LiberoEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[Any]]):
         fixture_seed = seed if seed is not None else int(self.np_random.integers(2**31))
         self._episodes.reset(fixture_seed, self._initial_states[index])
         return self._observation(), {"initial_state": index, "success": False}
+
+    def _place_anew(self, placement_seed: int) -> None:
+        """Draw placements until they are not one of the stored ones: some object is 1 mm away from where it is there.
+
+        The stored states were drawn from the same regions, by seeds that nobody wrote down.
+        """
+        seeds = np.random.default_rng(placement_seed)
+        movable = [self.model.joint(obj.joints[-1]).qposadr[0] for obj in self._episodes.problem.objects_dict.values()]
+        columns = 1 + np.concatenate([[first, first + 1] for first in movable])  # x and y; a state begins with the time
+        while True:
+            self._episodes.reset(int(seeds.integers(2**31)))
+            away = self._initial_states[:, columns] - self._episodes.state[columns]
+            if np.abs(away).max(axis=1).min() > 0.001:
+                return
 
     def step(self, action: NDArray[Any]) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
         """Advance by one action; see the class."""

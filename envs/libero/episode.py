@@ -58,8 +58,12 @@ class LiberoEpisodes:
         self.reset(0, self.state)
         self.stepper.step(np.zeros(7))
 
-    def reset(self, seed: int, initial_state: NDArray[np.float64]) -> None:
-        """Start an episode. seed: of the fixtures' poses. initial_state: (1 + nq + nv,) float64."""
+    def reset(self, seed: int, initial_state: NDArray[np.float64] | None = None) -> None:
+        """Start an episode.
+
+        seed: of the fixtures' poses, and of everything else where there is no initial state: objects are then where
+        the task's own regions allow, the arm near its usual place. initial_state: (1 + nq + nv,) float64.
+        """
         from robosuite.utils.errors import RandomizationError
 
         # robosuite draws from numpy's global generator; the caller's state of it is left as it was.
@@ -81,7 +85,8 @@ class LiberoEpisodes:
         problem = self.problem
         self.stepper.begin_episode()
         self.stepper.sample_now()  # reset() reads observations once, set_init_state once more
-        problem.sim.set_state_from_flattened(initial_state)
+        if initial_state is not None:
+            problem.sim.set_state_from_flattened(initial_state)
         problem.sim.forward()
         problem._check_success()
         problem._post_process()
