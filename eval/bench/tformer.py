@@ -59,10 +59,12 @@ class Options:
 def milliseconds(sides: Mapping[str, Callable[[], object]], turns: int, device: torch.device) -> Row:
     """Return the median time of a call of each side, after two calls that do not count."""
     taken: dict[str, list[float]] = {name: [] for name in sides}
+    order = list(sides)
     for turn in range(turns + 2):
-        for name, call in sides.items():
+        order = order[1:] + order[:1]  # none always follows the same other
+        for name in order:
             began = _clock(device)
-            call()
+            sides[name]()
             if turn >= 2:
                 taken[name].append(1e3 * (_clock(device) - began))
     return {name: median(times) for name, times in taken.items()}

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from tformer import Translator, UserError
+from tformer.data.parallel import Corpus
+from tformer.train import translation as translation_command
 from tformer.train.__main__ import main
 from tformer.train.charlm import CharlmOptions, CharlmTask
 from tformer.training import list_checkpoints
@@ -32,7 +34,7 @@ def write_corpus(path: Path) -> None:
 def translation(tmp_path: Path, *more: str) -> int:
     """Run the translation command with a tiny model."""
     options = (
-        "--target de --epochs 12 --d-model 32 --d-ff 64 --layers 1 --batch-size 16 --vocab-size 300 --warmup-steps 5"
+        "--target de --epochs 20 --d-model 32 --d-ff 64 --layers 1 --batch-size 16 --vocab-size 400 --warmup-steps 5"
     )
     options += " --learning-rate 0.01 --min-learning-rate 0.001 --dropout 0 --average 2 --keep 2 --beams 3 --device cpu"
     data = ["--data", str(tmp_path / "corpus.tsv"), "--out", str(tmp_path / "run")]
@@ -50,7 +52,7 @@ def test_translation_learns_and_reports(tmp_path: Path, capsys: pytest.CaptureFi
     assert result["averaged"] == [path.name for path in list_checkpoints(tmp_path / "run")]
     assert result["sacrebleu"].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
     curve = json.loads((tmp_path / "run" / "curve.json").read_text())
-    assert len(curve) == 12 and {"loss", "bleu", "cer", "wer", "train_loss", "seconds"} <= curve[-1].keys()
+    assert len(curve) == 20 and {"loss", "bleu", "cer", "wer", "train_loss", "seconds"} <= curve[-1].keys()
     assert len((tmp_path / "run" / "translations.txt").read_text().splitlines()) == result["sentences"]
     translator = Translator.load(tmp_path / "run")
     assert translator.translate(["a dog sees a cat ."], beams=2) == ["ein Hund sieht ein Katze ."]
@@ -108,6 +110,17 @@ def test_a_long_test_sentence_is_noticed_before_anything_is_learned(
     assert not (tmp_path / "run").exists()
     assert translation(tmp_path, "--data", str(folder), "--max-tokens", "32", "--drop-long", "--epochs", "2") == 0
     assert json.loads((tmp_path / "run" / "result.json").read_text())["sentences"] == len(NOUNS)
+
+
+def test_long_sentences_of_the_default_corpus_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = [(noun, word) for noun, word in NOUNS.items()]
+    corpus = Corpus("messages", [*pairs, ("long " * 300, "lang")], pairs, pairs)
+    monkeypatch.setattr(translation_command, "default_corpus", lambda source, target: corpus)
+    options = "--epochs 1 --d-model 16 --d-ff 16 --layers 1 --heads 2 --vocab-size 300 --average 1 --device cpu"
+    assert main(["translation", "--out", str(tmp_path / "run"), *options.split()]) == 0
+    assert "left out 1 pairs with sentences of up to" in capsys.readouterr().out
 
 
 def charlm(tmp_path: Path, *more: str) -> int:

@@ -52,7 +52,7 @@ class TranslationOptions(TrainOptions):
     max_tokens: int = 256
     """The longest sentence, in tokens with its start and end."""
     drop_long: bool = False
-    """Leave out longer pairs, also of validation and test, instead of refusing the corpus."""
+    """Leave out longer pairs, also of validation and test, instead of refusing the corpus; without --data always so."""
     batch_size: int = 64
     """Sentence pairs of a step, over all processes."""
     d_model: int = 256
@@ -259,6 +259,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         require_positive(options, *positive)
         if options.data is None:
             corpus = default_corpus(options.source, options.target)
+            options = replace(options, drop_long=True)
         else:
             corpus = read_corpus(options.data, options.source, options.target, options.test)
         print(f"{corpus.name}: {len(corpus.train)} pairs to learn, {len(corpus.test)} to test")
