@@ -15,14 +15,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from tyro.conf import arg
+from tyro.conf import UseAppendAction, arg
 
 from .command import DONE, FAILED
 from .conventions import Adapter
 from .errors import RunFailed, UserError
 from .progress import Progress
 from .protocols import PROTOCOLS, Protocol, protocol_card
-from .registry import available_policies, load_policy, policy_options
+from .registry import available_policies, load_policy, policy_options, typed_options
 from .results import RunFolder, collect_provenance, write_reports
 from .results.memory import PEAK_MEMORY, peak_memory_mb
 from .results.run_folder import CONFIG, config_differences
@@ -60,6 +60,12 @@ class RunOptions:
 
     unnorm_key: Annotated[str | None, arg(metavar="KEY", help_behavior_hint="(default: BENCHMARK_SUITE)")] = None
     """Data set whose statistics scale the actions of an OpenVLA; where it is absent, KEY_no_noops is taken."""
+
+    policy_option: Annotated[
+        tuple[str, ...], arg(metavar="KEY=VALUE", help_behavior_hint="(default: none)"), UseAppendAction
+    ] = ()
+    """Another option of the policy, as often as there are some, such as tokenizer=DIR for groot. The policy's Python
+    class describes them."""
 
     server: Annotated[
         str | None, arg(metavar="URL", help_behavior_hint="(default: none; the policy runs in this process)")
@@ -226,6 +232,7 @@ def make_plan(options: RunOptions, suite: Suite) -> Plan:
         "workers": workers,
         "protocol": asdict(protocol),
         "out": None if options.out is None else str(options.out),
+        "policy_option": list(options.policy_option),
     }
     return Plan(suite, tasks, trials, protocol, policy, workers, config)
 
@@ -240,11 +247,12 @@ def _load_policy(options: RunOptions, suite: Suite) -> Policy:
             precision=options.precision,
             device=options.device,
             unnorm_key=options.unnorm_key or _default_unnorm_key(options.policy, suite),
+            **typed_options(options.policy, options.policy_option),
         )
-    if options.checkpoint or options.precision or options.device or options.unnorm_key:
+    if options.checkpoint or options.precision or options.device or options.unnorm_key or options.policy_option:
         raise UserError(
-            "--server says whose policy acts: leave --checkpoint, --precision, --device and --unnorm-key to the command"
-            " that started it."
+            "--server says whose policy acts: leave --checkpoint, --precision, --device, --unnorm-key and"
+            " --policy-option to the command that started it."
         )
     return load_policy("remote", url=options.server)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -18,6 +18,16 @@ POLICIES = {
     "remote": "vla_harness.servers.remote.policy:RemotePolicy",
     "openvla": "vla_harness.policies.openvla.policy:openvla_policy",
     "groot": "vla_harness.policies.groot.policy:GrootPolicy",
+}
+
+
+OWN_FLAGS = ("checkpoint", "precision", "device", "unnorm_key")
+"""Options of policies that the evaluation commands have a flag for."""
+
+_TYPES: dict[str, Callable[[str], Any]] = {
+    "int": int,
+    "float": float,
+    "bool": {"true": True, "True": True, "false": False, "False": False}.__getitem__,
 }
 
 
@@ -49,6 +59,27 @@ def load_policy(name: str, **options: Any) -> Policy:
 def policy_options(name: str) -> tuple[str, ...]:
     """Return the options that ``load_policy(name, …)`` takes; raises UserError for an unknown name."""
     return tuple(inspect.signature(_policy_class(name)).parameters)
+
+
+def typed_options(name: str, pairs: Sequence[str]) -> dict[str, Any]:
+    """Return the options of the policy ``name`` that ``pairs`` state, such as "denoising_steps=8", with their types.
+
+    Raises UserError for a pair without a value, a value of another type, or one of the options that have a flag.
+    """
+    parameters = inspect.signature(_policy_class(name)).parameters
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise UserError(f"--policy-option {pair} has no value: give KEY=VALUE.")
+        if key in OWN_FLAGS:
+            raise UserError(f"--policy-option {pair} has a flag of its own: give --{key.replace('_', '-')} {value}.")
+        kinds = str(parameters[key].annotation).split(" | ") if key in parameters else []
+        try:
+            options[key] = next((_TYPES[kind](value) for kind in kinds if kind in _TYPES), value)
+        except (KeyError, ValueError):
+            raise UserError(f"--policy-option {pair}: {key} is {' or '.join(kinds)}, and {value!r} is none.") from None
+    return options
 
 
 def _policy_class(name: str) -> Callable[..., Policy]:

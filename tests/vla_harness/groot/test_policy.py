@@ -15,6 +15,7 @@ from vla_harness.conventions import Adapter
 from vla_harness.errors import ConventionError, UserError
 from vla_harness.policies.groot.assembly import GrootParts, open_groot
 from vla_harness.policies.groot.policy import GrootPolicy
+from vla_harness.registry import typed_options
 
 Opened = Callable[[str], GrootParts]
 
@@ -83,6 +84,20 @@ def test_noise_depends_on_seed_episode_and_step_alone(cases: Goldens, opened: Op
     assert all(np.abs(row - alone[0]).max() > 0.1 for row in together[:3])
     other_seed = GrootPolicy.of(opened("a"), seed=1).act(looks(cases, [first]))
     assert np.abs(other_seed - alone).max() > 0.1
+
+
+def test_options_of_the_command_line_get_their_types() -> None:
+    pairs = ["denoising_steps=8", "tokenizer=/a=b", "compile=true", "prompt=train"]
+    wanted = {"denoising_steps": 8, "tokenizer": "/a=b", "compile": True, "prompt": "train"}
+    assert typed_options("groot", pairs) == wanted
+    for pair, complaint in (
+        ("denoising_steps", "has no value: give KEY=VALUE"),
+        ("denoising_steps=many", "denoising_steps is int or None, and 'many' is none"),
+        ("compile=perhaps", "compile is bool, and 'perhaps' is none"),
+        ("checkpoint=here", "give --checkpoint here"),
+    ):
+        with pytest.raises(UserError, match=complaint):
+            typed_options("groot", [pair])
 
 
 def test_act_and_get_action_agree(cases: Goldens, policy: GrootPolicy) -> None:

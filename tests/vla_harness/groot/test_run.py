@@ -76,8 +76,10 @@ def test_run_libero_plays_it(
     monkeypatch.setitem(PROTOCOLS, "groot", short)
     arguments = ["--suite", "spatial", "--policy", "groot", "--checkpoint", checkpoint, "--precision", "fp32"]
     arguments += ["--protocol", "groot", "--tasks", "0", "--trials", "1", "--workers", "1", "--assets", "primitive"]
+    arguments += ["--policy-option", "denoising_steps=2", "--policy-option", "prompt=train"]
     assert main([*arguments, "--out", str(tmp_path / "run")]) == 0
     summary = json.loads((tmp_path / "run/summary.json").read_text())
     assert (summary["policy"], summary["trials"], summary["errors"]) == ("groot", 1, 0)
     assert summary["provenance"]["statistics_sha256"] and summary["provenance"]["precision"] == "fp32"
+    assert (summary["provenance"]["denoising_steps"], summary["provenance"]["prompt"]) == (2, "train")
     assert "which sees agentview, wrist" in capsys.readouterr().out
