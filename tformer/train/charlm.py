@@ -34,8 +34,8 @@ class CharlmOptions(TrainOptions):
     out: Path = Path("runs/charlm")
     """Folder for checkpoints, tokenizer, curve.json, result.json and TensorBoard events."""
     preset: Literal["laptop", "classic"] = "laptop"
-    """laptop: 4 layers, 128 wide, block 64, batch 12, 2,000 steps, a minute or two on one core. classic: 6 layers, 6
-    heads, 384 wide, block 256, batch 64, dropout 0.2, 5,000 steps, for a GPU. Other options change a preset."""
+    """laptop: 4 layers, 128 wide, block 64, batch 12, 2,000 steps, a few minutes on one core. classic: 6 layers,
+    6 heads, 384 wide, block 256, batch 64, dropout 0.2, 5,000 steps, for a GPU. Other options change a preset."""
     data: Path | None = None
     """A text file in UTF-8; without it, the sources of the Python standard library."""
     block_size: int = 64

@@ -34,8 +34,8 @@ class TranslationOptions(TrainOptions):
     out: Path = Path("runs/translation")
     """Folder for checkpoints, tokenizers, curve.json, result.json, translations and TensorBoard events."""
     preset: Literal["cpu", "classic"] = "cpu"
-    """cpu: 3+3 layers, 256 wide, one BPE vocabulary, about an hour on one core. classic: the tutorial's 6+6 layers, 512
-    wide, a word vocabulary per language, for a GPU. Other options change a preset."""
+    """cpu: 3+3 layers, 256 wide, one BPE vocabulary, a second per step on one core. classic: the tutorial's 6+6 layers,
+    512 wide, a word vocabulary per language, for a GPU. Other options change a preset."""
     data: Path | None = None
     """A folder with train, val and test files per language (train.en or train.en.gz …), or a .tsv, .jsonl, .po or .mo
     file. Without it: opus_books where the hub is reachable, else the translated messages of packages from PyPI."""
