@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from vla_harness import UserError
 from vla_harness.checkpoints import PRECISIONS, find_checkpoint
+from vla_harness.policies.openvla.attention import Attend, use_attention
 from vla_harness.policies.openvla.configuration import read_config
 from vla_harness.policies.openvla.decoding import Decoder
 from vla_harness.policies.openvla.images import PixelNormalisation, plain_image
@@ -126,3 +128,38 @@ def test_every_tensor_of_the_published_layout_has_a_place(tiny: str) -> None:
     assert names["vision_backbone.featurizer.blocks.0.ls1.scale_factor"] == "vision_backbone.featurizer.blocks.0.ls1"
     assert names["language_model.model.norm.weight"] == "language_model.norm.weight"
     assert names["language_model.lm_head.weight"] == "language_model.lm_head.weight"
+
+
+@torch.inference_mode()
+def test_flash_attention_takes_the_same_places(
+    loaded: tuple[str, OpenVLA], pixels: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, model = loaded
+    before = model.patches(pixels[:1])
+    calls = []
+
+    def flash(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool) -> torch.Tensor:
+        """Stand for flash-attn's function, whose tensors are (B, T, H, d), without its kernel."""
+        calls.append(causal)
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal).transpose(1, 2)
+
+    assert use_attention(model, "auto", CPU, torch.float32) == "sdpa"
+    for module in model.modules():
+        if isinstance(module, Attend):
+            monkeypatch.setattr(module, "flash", flash)
+    assert torch.equal(model.patches(pixels[:1]), before)
+    assert calls == [False] * 5  # the blocks of both transformers
+    words = model.language_model.embed_tokens(torch.tensor([[1, 5, 9]]))
+    model.language_model(words)
+    assert calls[5:] == [True] * 3
+    model.language_model(words, mask=torch.ones(1, 1, 3, 3, dtype=torch.bool))  # a mask is torch's
+    assert len(calls) == 8
+
+
+def test_an_attention_that_cannot_serve_is_refused(loaded: tuple[str, OpenVLA]) -> None:
+    _, model = loaded
+    with pytest.raises(UserError, match="no attention 'fast': choose one of auto, sdpa, flash"):
+        use_attention(model, "fast", CPU, torch.float32)
+    with pytest.raises(UserError, match="attn='flash'"):
+        use_attention(model, "flash", CPU, torch.float32)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from .attention import Attend
 from .configuration import LanguageConfig
 
 
@@ -58,6 +59,7 @@ class Attention(nn.Module):
         self.heads = config.heads
         self.q_proj, self.k_proj = nn.Linear(D, D, bias=False), nn.Linear(D, D, bias=False)
         self.v_proj, self.o_proj = nn.Linear(D, D, bias=False), nn.Linear(D, D, bias=False)
+        self.attend = Attend()
 
     def heads_of(self, x: torch.Tensor) -> torch.Tensor:
         """Return (B, H, T, D / H) of (B, T, D)."""
@@ -83,8 +85,7 @@ class Attention(nn.Module):
                 rows = torch.arange(len(x), device=x.device)
                 keys[rows, :, places], values[rows, :, places] = k[:, :, 0], v[:, :, 0]
                 k, v = keys, values
-        y = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
-        return self.o_proj(y.transpose(1, 2).reshape(x.shape))
+        return self.o_proj(self.attend(q, k, v, mask, causal=mask is None))
 
 
 class MLP(nn.Module):

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from ...checkpoints import Checkpoint, Precision, choose_device, choose_precision, find_checkpoint
 from ...checkpoints.files import DOWNLOADED
 from ...errors import UserError
 from .actions import Bounds, choose_key, read_statistics
+from .attention import use_attention
 from .configuration import OpenVLAConfig, read_config
 from .images import PixelNormalisation
 from .prompt import Prompt
@@ -21,7 +23,8 @@ from .prompt import Prompt
 class OpenVLAParts:
     """A checkpoint opened, all but its weights.
 
-    statistics: key -> statistics of a data set. unnorm_key: the one of them that applies.
+    statistics: key -> statistics of a data set. unnorm_key: the one of them that applies. attn: what attention is to
+        run on.
     """
 
     checkpoint: Checkpoint
@@ -30,6 +33,7 @@ class OpenVLAParts:
     precision: Precision
     statistics: Mapping[str, Any]
     unnorm_key: str
+    attn: str
     prompt: Prompt
     normalise: PixelNormalisation
 
@@ -53,6 +57,10 @@ class OpenVLAParts:
             "unnorm_key": self.unnorm_key,
         }
 
+    def attach_attention(self, model: nn.Module) -> str:
+        """Let ``model`` run on the attention asked for, and return which that is; raises UserError if it cannot."""
+        return use_attention(model, self.attn, self.device, self.precision.dtype)
+
     def bounds(self, part: str, key: str | None = None) -> Bounds:
         """Return the bounds of "action" or "proprio" under ``key``, None for the one chosen at load.
 
@@ -69,7 +77,7 @@ class OpenVLAParts:
 
 
 def open_openvla(
-    checkpoint: str, precision: str | None, device: str, unnorm_key: str | None, revision: str | None
+    checkpoint: str, precision: str | None, device: str, unnorm_key: str | None, revision: str | None, attn: str
 ) -> OpenVLAParts:
     """Open a checkpoint as ``openvla_policy`` describes its options, before anything large is read."""
     found = find_checkpoint(checkpoint, revision, files=(*DOWNLOADED, "*--*_checkpoint.pt"))
@@ -82,6 +90,7 @@ def open_openvla(
         precision=choose_precision(precision, chosen_device),
         statistics=statistics,
         unnorm_key=choose_key(statistics, unnorm_key),
+        attn=attn,
         prompt=Prompt(found),
         normalise=PixelNormalisation(found.json("preprocessor_config.json"), chosen_device),
     )

@@ -32,6 +32,7 @@ class OFTPolicy(Policy):
         """Load the weights; the arguments are those of ``openvla_policy``."""
         self.parts = parts
         self.oft = load_oft(parts.checkpoint, parts.config, parts.precision, parts.device)
+        self._attention = parts.attach_attention(self.oft)
         self._center_crop = center_crop
         self._seed = seed
         self._state_bounds = parts.bounds("proprio") if self.oft.state is not None else None
@@ -79,6 +80,7 @@ class OFTPolicy(Policy):
         head = "tokens" if self.oft.head is None else "l1" if self.oft.noisy_action is None else "diffusion"
         return {
             **self.parts.provenance,
+            "attention": self._attention,
             "center_crop": self._center_crop,
             "weights_bytes": module_bytes(self.oft),
             "action_head": head,

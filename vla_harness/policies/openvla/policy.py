@@ -29,6 +29,7 @@ def openvla_policy(
     device: str = "auto",
     unnorm_key: str | None = None,
     revision: str | None = None,
+    attn: str = "auto",
     center_crop: bool = True,
     only_actions: bool = False,
     cameras: Sequence[str] = ("agentview", "wrist"),
@@ -44,13 +45,14 @@ def openvla_policy(
     unnorm_key: data set whose statistics scale the actions; "_no_noops" is added where only that exists. None
         serves a checkpoint that has one set only.
     revision: the hub's branch, tag or commit.
+    attn: "auto" (flash-attn where it is installed and can serve, else torch's attention), "sdpa" or "flash".
     center_crop: crop LIBERO frames as the reference does for checkpoints trained with image augmentation.
     only_actions: choose each token among the action tokens; the reference chooses among all. Not for OFT.
     cameras: what an OFT checkpoint was trained on, in this order. OpenVLA itself reads the first.
     seed: of the noise that OFT's diffusion head begins with.
     Raises UserError before anything large is read if one of these cannot be met.
     """
-    parts = open_openvla(checkpoint, precision, device, unnorm_key, revision)
+    parts = open_openvla(checkpoint, precision, device, unnorm_key, revision, attn)
     if is_oft(parts.checkpoint):
         return OFTPolicy(parts, tuple(cameras), center_crop, seed)
     return OpenVLAPolicy(parts, center_crop, only_actions)
@@ -63,6 +65,7 @@ class OpenVLAPolicy(Policy):
         """Load the weights; the arguments are those of ``openvla_policy``."""
         self.parts = parts
         self.model = load_model(parts.checkpoint, parts.config, parts.precision, parts.device)
+        self._attention = parts.attach_attention(self.model)
         self._center_crop = center_crop
         self._decoder = Decoder(self.model, DELTA_EEF_POSE.dim, only_actions, parts.graphs)
         self.spec = PolicySpec(
@@ -97,6 +100,7 @@ class OpenVLAPolicy(Policy):
         """Checkpoint, its hash and commit, precision, device, statistics and the memory of the weights."""
         return {
             **self.parts.provenance,
+            "attention": self._attention,
             "center_crop": self._center_crop,
             "weights_bytes": module_bytes(self.model),
         }

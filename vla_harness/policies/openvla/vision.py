@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from .attention import Attend
 from .configuration import OpenVLAConfig, ViTConfig
 
 NORM_EPS = 1e-6
@@ -22,13 +23,13 @@ class Attention(nn.Module):
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
+        self.attend = Attend()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return (B, T, D) of (B, T, D)."""
         B, T, D = x.shape
         q, k, v = self.qkv(x).view(B, T, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)  # each (B, H, T, D/H)
-        y = functional.scaled_dot_product_attention(q, k, v)
-        return self.proj(y.transpose(1, 2).reshape(B, T, D))
+        return self.proj(self.attend(q, k, v))
 
 
 class MLP(nn.Module):
