@@ -86,4 +86,12 @@ def _policy_class(name: str) -> Callable[..., Policy]:
     if name not in POLICIES:
         raise UserError(f"There is no policy {name!r}: choose one of {', '.join(POLICIES)}.")
     module, _, attribute = POLICIES[name].partition(":")
-    return getattr(import_module(module), attribute)
+    try:
+        return getattr(import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("vla_harness"):
+            raise
+        raise UserError(
+            f"The policy {name!r} needs {error.name}, which is not installed: pip install 'vla-harness[vla]' for"
+            " networks, 'vla-harness[server]' for remote policies."
+        ) from None

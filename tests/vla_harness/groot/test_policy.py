@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from vla_harness.conventions import Adapter
 from vla_harness.errors import ConventionError, UserError
 from vla_harness.policies.groot.assembly import GrootParts, open_groot
 from vla_harness.policies.groot.policy import GrootPolicy
-from vla_harness.registry import typed_options
+from vla_harness.registry import POLICIES, typed_options
 
 Opened = Callable[[str], GrootParts]
 
@@ -98,6 +99,14 @@ def test_options_of_the_command_line_get_their_types() -> None:
     ):
         with pytest.raises(UserError, match=complaint):
             typed_options("groot", [pair])
+
+
+def test_a_policy_whose_packages_are_missing_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "hollow_policy.py").write_text("import torch_that_is_not_there\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(POLICIES, "hollow", "hollow_policy:HollowPolicy")
+    with pytest.raises(UserError, match="needs torch_that_is_not_there, which is not installed: pip install"):
+        load_policy("hollow")
 
 
 def test_act_and_get_action_agree(cases: Goldens, policy: GrootPolicy) -> None:

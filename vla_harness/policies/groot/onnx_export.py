@@ -7,7 +7,9 @@ The language model between the two stays in torch. TensorRT's own steps are in t
 
 from __future__ import annotations
 
+import logging
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -90,6 +92,7 @@ def export(parts: GrootParts, folder: Path, steps: int | None = None) -> dict[st
         import onnxscript  # noqa: F401 - torch's exporter needs it
     except ImportError as error:
         raise UserError(f"The export needs {error.name}: pip install onnx onnxscript onnxruntime.") from None
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it counts the packages that nothing here needs
     folder.mkdir(parents=True, exist_ok=True)
     model, head = parts.model, parts.model.config.head
     cameras = len(parts.transforms.config.video)
@@ -112,17 +115,19 @@ def export(parts: GrootParts, folder: Path, steps: int | None = None) -> dict[st
         ),
     ):
         names = list(free)
-        torch.onnx.export(
-            module.eval(),
-            given,
-            folder / file,
-            input_names=names,
-            output_names=["output"],
-            dynamic_shapes=free,
-            dynamo=True,
-            external_data=True,
-            verbose=False,
-        )
+        with warnings.catch_warnings():  # about internals of torch and onnxscript
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                module.eval(),
+                given,
+                folder / file,
+                input_names=names,
+                output_names=["output"],
+                dynamic_shapes=free,
+                dynamo=True,
+                external_data=True,
+                verbose=False,
+            )
         session = onnxruntime.InferenceSession(folder / file, providers=["CPUExecutionProvider"])
         # Other sizes than those of the export, so that a size which was fixed by mistake does not pass.
         probe = (
