@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 LUMA = (0.2989, 0.587, 0.114)
 """Weights of red, green and blue in torchvision's grey."""
@@ -93,3 +94,41 @@ def _rgb(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
     rows = options.reshape(3, 6, *value.shape)  # channel, sector
     index = sector[None, None].expand(3, 1, *value.shape)
     return rows.gather(1, index).squeeze(1).movedim(0, -3)
+
+
+@dataclass(frozen=True)
+class TensorflowJitter:
+    """OpenVLA's changes, as tensorflow defines them: a crop of a share of the area, then four changes in this order.
+
+    Source: openvla ``prismatic/vla/datasets/datasets.py`` (image_aug) and dlimp's augmentations: brightness and hue are
+    added, contrast is around each channel's mean, saturation multiplies HSV's.
+    """
+
+    area: float = 0.9
+    brightness: float = 0.2
+    contrast: float = 0.2
+    saturation: float = 0.2
+    hue: float = 0.05
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Return (n, 3, S, S) ``images`` in [0, 1], cropped to a random place, resized, and changed."""
+        top, left = torch.rand(2, generator=generator).tolist()
+        draws = (2 * torch.rand(4, generator=generator) - 1).tolist()  # in [-1, 1)
+        images = crop_and_stretch(images, self.area**0.5, top, left) + self.brightness * draws[0]
+        mean = images.mean(dim=(-2, -1), keepdim=True)
+        images = mean + (1 + self.contrast * draws[1]) * (images - mean)
+        hue, saturation, value = _hsv(images.clamp(0, 1))
+        saturation = (saturation * (1 + self.saturation * draws[2])).clamp(0, 1)
+        return _rgb((hue + self.hue * draws[3]) % 1.0, saturation, value)
+
+
+def crop_and_stretch(images: Tensor, side: float, top: float, left: float) -> Tensor:
+    """Return (n, 3, S, S): the crop of ``side`` of each side, stretched bilinearly as ``tf.image.crop_and_resize``.
+
+    top, left: place of the crop's corner in the room there is, 0 to 1.
+    """
+    size = images.shape[-1]
+    line = torch.linspace(0, side, size)
+    rows, columns = (2 * (line + place * (1 - side)) - 1 for place in (top, left))  # -1 and 1 are the outermost centres
+    grid = torch.stack([columns.expand(size, size), rows[:, None].expand(size, size)], dim=-1)  # (S, S, 2): x, y
+    return functional.grid_sample(images, grid.expand(len(images), -1, -1, -1), align_corners=True)

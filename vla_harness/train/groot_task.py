@@ -24,6 +24,7 @@ from ..policies.groot.images import CROP, as_pixels, crop_and_resize
 from ..policies.groot.model import Groot, save_checkpoint
 from ..policies.groot.policy import GrootPolicy
 from .augmentation import ColourJitter
+from .learner import Learner
 from .sampling import Prefetcher, Rows, generator_of
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def choose_what_learns(model: Groot, options: GrootOptions) -> int:
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
-class Trainee(nn.Module):
+class Trainee(Learner):
     """The network as the trainer sees it: frozen parts stay in evaluation mode and out of the checkpoints."""
 
     def __init__(self, model: Groot, options: GrootOptions) -> None:
@@ -84,19 +85,6 @@ class Trainee(nn.Module):
         for part in self._frozen:
             part.eval()
         return self
-
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        """Return the weights that learn; the others are the starting checkpoint's."""
-        return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Put back what ``state_dict`` returned."""
-        learning = {name: p for name, p in self.named_parameters() if p.requires_grad}
-        if learning.keys() != state_dict.keys():
-            raise ValueError("the checkpoint holds other weights than those that learn")
-        with torch.no_grad():
-            for name, parameter in learning.items():
-                parameter.copy_(state_dict[name])
 
 
 @dataclass

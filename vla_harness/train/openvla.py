@@ -1,0 +1,137 @@
+"""``python -m vla_harness.train openvla``: fine-tune OpenVLA by low-rank changes on a dataset of LIBERO's actions.
+
+Optimizer, labels, augmentation and what learns are those of openvla/openvla ``vla-scripts/finetune.py``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+from tyro.conf import Suppress, arg
+
+from tformer.errors import TrainingFailed
+from tformer.errors import UserError as TrainingUserError
+from tformer.lora import apply_lora, lora_layers
+from tformer.training import TrainOptions, leads, train
+
+from ..checkpoints import find_checkpoint
+from ..command import DONE, parse_options, run_command
+from ..data import open_dataset
+from ..errors import RunFailed, UserError
+from ..policies.openvla.actions import read_statistics
+from ..policies.openvla.loading import open_openvla
+from ..policies.openvla.model import OpenVLA
+from ..policies.openvla.weights import load_model
+from . import memory
+from .openvla_task import OpenVLATask, action_statistics, export
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenVLAOptions(TrainOptions):
+    """Fine-tune OpenVLA by low-rank changes on a dataset of end-effector actions as LIBERO takes them."""
+
+    dataset: Path
+    """Folder of a LeRobot dataset, or LIBERO's .hdf5 file or a folder of these."""
+    checkpoint: str = "openvla/openvla-7b"
+    """What to start from: a folder or hub id."""
+    unnorm_key: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: the dataset's folder)")] = None
+    """Name that the dataset's statistics get in the export."""
+    camera: str = "agentview"
+    """Camera of the dataset, by its short name, whose frames the network reads."""
+    out: Path = Path("runs/openvla")
+    """Folder for checkpoints, curve.json, TensorBoard events and the export."""
+    lora_rank: int = 32
+    """Rank of the low-rank changes of every linear layer but the last."""
+    augmentation: bool = True
+    """Crop, brightness, contrast, saturation and hue at random."""
+    batch_size: int = 16
+    """Examples in a step, over all processes together."""
+    steps_per_epoch: int = 5000
+    """Steps in an epoch; each epoch ends with a validation and a checkpoint."""
+    epochs: int = 10
+    """Epochs."""
+    learning_rate: float = 5e-4
+    """Learning rate, the same at every step."""
+    min_learning_rate: Suppress[float] = 0.0
+    warmup_steps: int = 0
+    """Steps of linear warm-up."""
+    weight_decay: float = 0.01
+    """AdamW's decay."""
+    beta2: float = 0.999
+    """AdamW's second momentum."""
+    precision: Literal["fp32", "bf16"] = "bf16"
+    """Number format of the frozen weights and of matrix products; what learns stays float32."""
+    evaluate_examples: int = 64
+    """Rows, spread over the dataset and not augmented, of the validation at each epoch's end."""
+    seed: int = 7
+    """Seed of data order, augmentation and low-rank changes."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command. Returns its exit code."""
+
+    def command() -> int:
+        options = parse_options(OpenVLAOptions, arguments, "python -m vla_harness.train openvla")
+        try:
+            finetune(options)
+        except TrainingUserError as error:
+            raise UserError(str(error)) from error
+        except TrainingFailed as error:
+            raise RunFailed(str(error)) from error
+        return DONE
+
+    return run_command(command)
+
+
+def finetune(options: OpenVLAOptions) -> Path:
+    """Train as ``options`` say, and write and return the export: a checkpoint in the original layout."""
+    for name in ("batch_size", "steps_per_epoch", "epochs", "lora_rank", "evaluate_examples"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}: give at least 1.")
+    options = replace(options, min_learning_rate=options.learning_rate)
+    dataset = open_dataset(options.dataset)
+    statistics = {options.unnorm_key or dataset.path.stem: action_statistics(dataset)}
+    device = options.device
+    if device in ("auto", "cuda") and torch.cuda.is_available():
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    key = next(iter(read_statistics(find_checkpoint(options.checkpoint))))  # any: the dataset's own come in its place
+    stored = open_openvla(options.checkpoint, options.precision, device, key, None, "sdpa")
+    parts = replace(stored, statistics=statistics, unnorm_key=next(iter(statistics)))
+    model = load_model(parts.checkpoint, parts.config, parts.precision, parts.device)
+    torch.manual_seed(options.seed)
+    learning = add_low_rank_changes(model, options.lora_rank)
+    task = OpenVLATask(options, parts, model, dataset)
+    if leads():
+        steps = options.epochs * options.steps_per_epoch
+        rows = -(-options.batch_size // int(os.environ.get("WORLD_SIZE", "1")))
+        text = parts.config.language
+        layers = {"language": (text.depth, rows * (parts.config.siglip.patches + 40), text.width)}
+        for vit in (parts.config.dino, parts.config.siglip):
+            layers[f"vision {vit.width}"] = (vit.depth, rows * vit.patches, vit.width)
+        share = memory.estimate(model, layers, options.precision == "fp32")
+        print(f"dataset    {dataset.path}: {len(dataset.episodes)} episodes, {dataset.frames:,} frames")
+        print(f"learning   {learning:,} weights, low-rank changes of rank {options.lora_rank}")
+        print(f"steps      {steps:,} of {options.batch_size} examples")
+        print(f"memory     {memory.describe(share, memory.available(parts.device))}", flush=True)
+    try:
+        train(task, options)
+    finally:
+        task.close()
+    folder = options.out / "export"
+    if leads():
+        export(parts, model, folder)
+        print(f"export     {folder}: load_policy('openvla', checkpoint={str(folder)!r})")
+    return folder
+
+
+def add_low_rank_changes(model: OpenVLA, rank: int) -> int:
+    """Add changes of scale min(rank, 16) / rank to every linear layer but the last; return how many weights learn."""
+    count = apply_lora(model, rank, float(min(rank, 16)), lambda name: name != "language_model.lm_head")
+    for _, layer in lora_layers(model):
+        layer.a.data, layer.b.data = layer.a.data.float(), layer.b.data.float()  # small steps vanish in bfloat16
+    return count
