@@ -11,12 +11,13 @@ from typing import Any, Literal
 
 import numpy as np
 from fastapi import FastAPI, Request, Response, WebSocket
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.formparsers import MultiPartException
 
 from vla_harness import __version__
 
-from ..core.refusal import Refusal
+from ..core.refusal import Refusal, bad_field
 from ..core.security import Guard, GuardMiddleware, refused
 from ..core.service import ActionService
 from ..wire.arrays import WireError
@@ -56,6 +57,7 @@ def create_app(
         redoc_url=None,
     )
     app.add_exception_handler(Refusal, refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
     app.add_middleware(GuardMiddleware, guard=guard)
     conversations = {"openpi": serve_openpi, "vla-eval": serve_vla_eval}
     for path, name in {"/": root_protocol, **{f"/{name}": name for name in conversations}}.items():
@@ -97,7 +99,9 @@ def create_app(
         ready, state = service.health
         return JSONResponse({"status": state, "model": service.policy.spec.name}, 200 if ready else 503)
 
-    @app.get("/healthz", responses={503: {"description": "Warming up, or shutting down"}})
+    @app.get(
+        "/healthz", response_class=PlainTextResponse, responses={503: {"description": "Warming up, or shutting down"}}
+    )
     async def healthz() -> PlainTextResponse:
         """Say the same as openpi's server does."""
         ready, state = service.health
@@ -120,6 +124,13 @@ def create_app(
         return Response(service.metrics.text(), media_type=service.metrics.content_type)
 
     return app
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    field = str(first["loc"][-1])
+    return await refused(request, bad_field(field, f"{first['msg']}."))
 
 
 async def _converse(
