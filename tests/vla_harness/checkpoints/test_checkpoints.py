@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import save_file
 from torch import nn
 
@@ -146,6 +148,28 @@ def test_the_hash_follows_the_content(tmp_path: Path) -> None:
 def test_a_name_that_is_neither_folder_nor_hub_id_is_refused(name: str) -> None:
     with pytest.raises(CheckpointError, match="There is no checkpoint folder"):
         find_checkpoint(name)
+
+
+def test_a_hub_id_is_fetched_and_its_commit_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, object] = {}
+
+    def snapshot(name: str, **options: object) -> str:
+        asked.update(options, name=name)
+        return str(tmp_path / "0123abc")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    found = find_checkpoint("org/model", revision="main", files=("*.json",))
+    assert (found.path, found.revision) == (tmp_path / "0123abc", "0123abc")
+    assert asked == {"name": "org/model", "revision": "main", "allow_patterns": ["*.json"]}
+
+    def offline(name: str, **options: object) -> str:
+        raise LocalEntryNotFoundError("cannot reach the hub")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    with pytest.raises(
+        CheckpointError, match=r"the hub did not give it \(cannot reach the hub"
+    ):
+        find_checkpoint("org/model")
 
 
 def test_a_state_dict_is_read_without_running_pickles(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from .actions import libero_gripper, token_values
 from .decoding import padded_prompts
 from .images import libero_images, plain_image
 from .loading import OpenVLAParts
-from .oft import CHUNK, ENTRIES
+from .oft import CHUNK, ENTRIES, STATE
 from .oft_weights import load_oft
 
 STATE_KEYS = ("eef_pos", "eef_axis_angle", "gripper_qpos")
@@ -47,6 +47,9 @@ class OFTPolicy(Policy):
             horizon=CHUNK,
             max_batch=parts.max_batch,
         )
+        if parts.graphs:  # recorded now and not in the first episode
+            images, words = np.zeros((1, len(cameras), 224, 224, 3), np.uint8), "pick up the black bowl"
+            self._actions(images, [words], np.zeros((1, STATE)), np.zeros((1, CHUNK, ENTRIES)))
 
     def act(self, observations: Sequence[Observation]) -> np.ndarray:
         """Return (batch, 8, 7) float32 as LIBERO takes them, by the image path of the reference's LIBERO evaluation."""
