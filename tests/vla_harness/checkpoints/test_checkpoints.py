@@ -166,9 +166,7 @@ def test_a_hub_id_is_fetched_and_its_commit_kept(tmp_path: Path, monkeypatch: py
         raise LocalEntryNotFoundError("cannot reach the hub")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
-    with pytest.raises(
-        CheckpointError, match=r"the hub did not give it \(cannot reach the hub"
-    ):
+    with pytest.raises(CheckpointError, match=r"the hub did not give it \(cannot reach the hub"):
         find_checkpoint("org/model")
 
 
