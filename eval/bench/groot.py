@@ -11,7 +11,6 @@ a large sum reach here.
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vla_harness.checkpoints import choose_device, choose_precision, parameters_on_meta
 from vla_harness.command import DONE, parse_options, run_command
+from vla_harness.eval.bench.roofline import milliseconds, rates
 from vla_harness.policies.graphs import GraphedCall
 from vla_harness.policies.groot.action_head import Sampler
 from vla_harness.policies.groot.backbone import EAGLE
@@ -109,7 +109,7 @@ class Bench:
     def __init__(self, model: Groot, cameras: int, batch: int) -> None:
         self.model, head = model, model.config.head
         weight = model.head.vlln.weight
-        make = {"device": weight.device, "dtype": weight.dtype}
+        make: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype}
         self.sampler = Sampler(model.head)
         patches = model.backbone.patches
         self.pixels = torch.rand(batch * cameras, 3, 224, 224, **make) * 2 - 1
@@ -162,24 +162,6 @@ class Bench:
 
     def _denoise(self) -> Tensor:
         return self.sampler.denoise(self.kept, self.state, self.noise, SLOT)
-
-
-def milliseconds(function: Callable[[], Any], device: torch.device) -> float:
-    start = time.perf_counter()
-    function()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return 1e3 * (time.perf_counter() - start)
-
-
-def rates(device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
-    """Return the (operations per second, bytes per second) that a large product and a large sum reach here."""
-    side = 8192 if device.type == "cuda" else 1024
-    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-    many = torch.randn(2**30 if device.type == "cuda" else 2**25, device=device, dtype=dtype)
-    product = min(milliseconds(lambda: a @ b, device) for _ in range(10))
-    total = min(milliseconds(many.sum, device) for _ in range(10))
-    return 2e3 * side**3 / product, 1e3 * many.nbytes / total
 
 
 @torch.inference_mode()

@@ -74,7 +74,8 @@ class CategoryLinear(nn.Module):
 
     def __init__(self, categories: int, width: int, out: int) -> None:
         super().__init__()
-        self.W = nn.Parameter(0.02 * torch.randn(categories, width, out))
+        self.W = nn.Parameter(torch.empty(categories, width, out))
+        nn.init.normal_(self.W, std=0.02)
         self.b = nn.Parameter(torch.zeros(categories, out))
 
     def forward(self, x: Tensor, category: int | Tensor) -> Tensor:
