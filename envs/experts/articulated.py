@@ -6,7 +6,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from .geometry import FINGER_REACH, Scene
-from .handles import HANDLES, grip_pose
+from .handles import grip_for, grip_pose
 from .motion import CLOSED, OPEN, Motion, action, fingers, reach, squeeze, travel
 
 _STAND_OFF = 0.08
@@ -18,12 +18,14 @@ _LEAD = {"slide": 0.05, "hinge": 0.35}
 
 
 def operate(scene: Scene, name: str, joint: str, goal: float) -> Motion:
-    """Take the handle of ``joint`` of object ``name``, move the joint to position ``goal`` or past it, and let go."""
+    """Take the handle of ``joint`` of object ``name``, move the joint to position ``goal`` or past it, and let go.
+
+    Raises UserError for a joint without a handle to move it that way.
+    """
     obj = scene["objects"][name]
     start = obj["joints"][joint]["position"]
     way = np.sign(goal - start)
-    handle = HANDLES[obj["category"]][joint.removeprefix(f"{name}_")]
-    grip = handle.increase if way > 0 else handle.decrease
+    grip = grip_for(scene, name, joint, increase=bool(way > 0))
     position, rotation = grip_pose(scene, name, joint, grip, start)
     before = position - _STAND_OFF * rotation[:, 2]
     width = CLOSED if grip.width is None else grip.width

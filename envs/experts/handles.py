@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from vla_harness.errors import UserError
+
 from .geometry import Scene
 from .insertion import FRONTS
 
@@ -29,10 +31,10 @@ class Grip:
 
 @dataclass(frozen=True)
 class Handle:
-    """What moves one joint. increase, decrease: the way to move it towards greater and smaller positions."""
+    """What moves one joint. increase, decrease: the way to move it towards greater and smaller positions, if any."""
 
-    increase: Grip
-    decrease: Grip
+    increase: Grip | None
+    decrease: Grip | None
 
 
 def _tilted(degrees: float) -> tuple[Vector, Vector]:
@@ -61,7 +63,7 @@ _DOOR = Grip((0.018, -0.127, 0.165), (0.0, 0.0, -1.0), (-1.0, 0.0, 0.0))
 HANDLES: dict[str, dict[str, Handle]] = {
     "wooden_cabinet": _CABINET,
     "white_cabinet": _CABINET,
-    "microwave": {"microjoint": Handle(increase=_DOOR, decrease=_DOOR)},
+    "microwave": {"microjoint": Handle(increase=_DOOR, decrease=None)},
     "flat_stove": {"button": Handle(increase=_KNOB, decrease=_KNOB)},
 }
 """Category -> joint's name within the object -> handle. Measured on the collision shapes of the benchmark's assets."""
@@ -70,12 +72,25 @@ HANDLES: dict[str, dict[str, Handle]] = {
 def joint_of(scene: Scene, target: str) -> tuple[str, str]:
     """Return the object and the joint, by their names in the scene, that open, close or switch ``target``.
 
-    target: an object with one joint, or a region that one joint moves.
+    target: an object with one joint, or a region that one joint moves. Raises UserError for an object without joints.
     """
     if target in scene["sites"]:
         site = scene["sites"][target]
         return site["parent"], site["joints"][0]
-    return target, next(iter(scene["objects"][target]["joints"]))
+    joints = scene["objects"][target]["joints"]
+    if not joints:
+        raise UserError(f"The policy 'scripted' finds nothing that moves in {target!r}: choose another task.")
+    return target, next(iter(joints))
+
+
+def grip_for(scene: Scene, name: str, joint: str, increase: bool) -> Grip:
+    """Return how to move ``joint`` of object ``name`` to greater or smaller positions; raises UserError if unknown."""
+    handle = HANDLES.get(scene["objects"][name]["category"], {}).get(joint.removeprefix(f"{name}_"))
+    grip = None if handle is None else handle.increase if increase else handle.decrease
+    if grip is None:
+        way = "forward" if increase else "back"
+        raise UserError(f"The policy 'scripted' knows no handle that moves {joint!r} {way}: choose another task.")
+    return grip
 
 
 def opening_of(scene: Scene, region: str) -> str | None:

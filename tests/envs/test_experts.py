@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
+from itertools import pairwise
 from typing import Any
 
 import gymnasium
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from vla_harness import Observation, load_policy
-from vla_harness.envs.experts import geometry, grasps, motion
+from vla_harness.envs.experts import geometry, grasps, handles, motion
 from vla_harness.envs.experts.goals import Move, Place, plan
 from vla_harness.envs.experts.places import resting_place
 from vla_harness.envs.experts.policy import ScriptedPolicy
@@ -22,8 +23,8 @@ from vla_harness.protocols import SETTLE_ACTION, protocol_card
 
 BOWL, PLATE = "akita_black_bowl_1", "plate_1"
 BOWL_NEXT_TO_RAMEKIN, BOWL_IN_DRAWER = 1, 4
-BOWL_INTO_TOP_DRAWER, KNOB = 3, 7
-BOWL_INTO_BOTTOM_DRAWER, TWO_MUGS, MUG_AND_PUDDING, TWO_POTS = 3, 4, 6, 8
+BOWL_INTO_TOP_DRAWER, PLATE_PUSHED, KNOB = 3, 5, 7
+BOWL_INTO_BOTTOM_DRAWER, MUG_AND_PUDDING, TWO_POTS, MUG_INTO_MICROWAVE = 3, 6, 8, 9
 
 Start = Callable[..., LiberoEnv]
 
@@ -68,8 +69,10 @@ def play(task: LiberoEnv, policy: ScriptedPolicy, limit: int) -> tuple[bool, np.
         ("spatial", BOWL_IN_DRAWER, 1),
         ("object", 0, 0),
         ("goal", BOWL_INTO_TOP_DRAWER, 1),
+        ("goal", PLATE_PUSHED, 0),
         ("goal", KNOB, 0),
         ("10", MUG_AND_PUDDING, 0),
+        ("10", MUG_INTO_MICROWAVE, 0),
     ],
 )
 def test_solves_tasks_with_actions_in_range(start: Start, suite: str, task: int, initial_state: int) -> None:
@@ -169,6 +172,42 @@ def test_grips_the_wall_of_a_bowl_with_room_for_the_fingers(start: Start) -> Non
     assert abs(from_middle @ along_fingers) / np.linalg.norm(from_middle) > 0.99
     points = best.position + geometry.gripper_points(best.width) @ best.rotation.T
     assert geometry.clearance(geometry.boxes(scene, ignored=(BOWL,)), points) > 0.005
+
+
+def test_grips_a_mug_by_its_wall_but_not_where_its_handle_is(start: Start) -> None:
+    scene = start("10", MUG_AND_PUDDING).scene()
+    mug = scene["objects"]["porcelain_mug_1"]
+    handle = grasps.outer_handle(mug)
+    ways = grasps.candidates(scene, "porcelain_mug_1", resting_place(scene, "porcelain_mug_1", PLATE))
+    best = ways[0].position
+    assert 0.05 < np.linalg.norm((handle - mug["position"])[:2]) < 0.08
+    assert np.linalg.norm((best - handle)[:2]) > 0.05
+    assert best[2] > handle[2] + 0.02
+
+
+def test_a_grip_moves_with_its_joint(start: Start) -> None:
+    """A drawer's handle along the joint's axis, a door's on a circle about its hinge; the fingers' side never flips."""
+    scene = start("10", BOWL_INTO_BOTTOM_DRAWER).scene()
+    name, joint = handles.joint_of(scene, "white_cabinet_1_bottom_region")
+    grip = handles.grip_for(scene, name, joint, increase=False)
+    (shut, rotation), (pulled, same) = (handles.grip_pose(scene, name, joint, grip, at) for at in (0.0, -0.1))
+    np.testing.assert_allclose(pulled - shut, -0.1 * scene["objects"][name]["joints"][joint]["axis"], atol=1e-9)
+    np.testing.assert_array_equal(rotation, same)
+    np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-9)
+
+    scene = start("10", MUG_INTO_MICROWAVE).scene()
+    name, joint = handles.joint_of(scene, "microwave_1")
+    anchor = scene["objects"][name]["joints"][joint]["anchor"]
+    door = handles.grip_for(scene, name, joint, increase=True)
+    with pytest.raises(UserError, match="no handle that moves 'microwave_1_microjoint' back"):
+        handles.grip_for(scene, name, joint, increase=False)
+    with pytest.raises(UserError, match="nothing that moves in 'white_yellow_mug_1'"):
+        handles.joint_of(scene, "white_yellow_mug_1")
+    poses = [handles.grip_pose(scene, name, joint, door, at) for at in (-1.5, -1.0, -0.5, 0.0)]
+    radii = [np.linalg.norm((position - anchor)[:2]) for position, _ in poses]
+    np.testing.assert_allclose(radii, radii[0])
+    turns = [rotation[:, 0] @ following[:, 0] for (_, rotation), (_, following) in pairwise(poses)]
+    np.testing.assert_allclose(turns, np.cos(0.5), atol=1e-6)
 
 
 def test_drags_a_bowl_from_under_the_cabinets_top(start: Start) -> None:
