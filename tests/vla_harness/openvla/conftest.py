@@ -9,8 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from tests.vla_harness.openvla.tiny_checkpoint import DATA, write_tiny_checkpoint
+from vla_harness.checkpoints import find_checkpoint
+from vla_harness.policies.openvla.images import PixelNormalisation, plain_image
+from vla_harness.policies.openvla.prompt import Prompt
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +33,17 @@ def goldens() -> Mapping[str, np.ndarray]:
 def facts() -> Mapping[str, Any]:
     """Return the reference's instructions and prompts, and hashes of arrays that are too large to store."""
     return json.loads((Path(DATA) / "goldens.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="session")
+def pixels(tiny: str, goldens: Mapping[str, np.ndarray]) -> torch.Tensor:
+    """Return the four images as the network reads them, by the plain path."""
+    preprocessor = find_checkpoint(tiny).json("preprocessor_config.json")
+    return PixelNormalisation(preprocessor, torch.device("cpu"))(np.stack(list(map(plain_image, goldens["images"]))))
+
+
+@pytest.fixture(scope="session")
+def prompts(tiny: str, facts: Mapping[str, Any]) -> list[list[int]]:
+    """Return the tokens of the four prompts."""
+    prompt = Prompt(find_checkpoint(tiny))
+    return [prompt.tokens(instruction) for instruction in facts["instructions"]]

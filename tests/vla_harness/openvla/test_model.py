@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +13,7 @@ from vla_harness.checkpoints import PRECISIONS, find_checkpoint
 from vla_harness.policies.openvla.attention import Attend, use_attention
 from vla_harness.policies.openvla.configuration import read_config
 from vla_harness.policies.openvla.decoding import Decoder
-from vla_harness.policies.openvla.images import PixelNormalisation, plain_image
 from vla_harness.policies.openvla.model import OpenVLA
-from vla_harness.policies.openvla.prompt import Prompt
 from vla_harness.policies.openvla.weights import load_model, parameter_name
 
 Arrays = Mapping[str, np.ndarray]
@@ -31,18 +28,6 @@ def loaded(request: pytest.FixtureRequest, tiny: str) -> tuple[str, OpenVLA]:
     checkpoint = find_checkpoint(tiny)
     config = read_config(checkpoint.json("config.json"), tiny)
     return request.param, load_model(checkpoint, config, PRECISIONS[request.param], CPU)
-
-
-@pytest.fixture(scope="module")
-def pixels(tiny: str, goldens: Arrays) -> torch.Tensor:
-    normalise = PixelNormalisation(find_checkpoint(tiny).json("preprocessor_config.json"), CPU)
-    return normalise(np.stack([plain_image(image) for image in goldens["images"]]))
-
-
-@pytest.fixture(scope="module")
-def prompts(tiny: str, facts: Mapping[str, Any]) -> list[list[int]]:
-    prompt = Prompt(find_checkpoint(tiny))
-    return [prompt.tokens(instruction) for instruction in facts["instructions"]]
 
 
 @torch.inference_mode()

@@ -21,11 +21,9 @@ from vla_harness.checkpoints import PRECISIONS, find_checkpoint
 from vla_harness.errors import CheckpointError
 from vla_harness.policies.openvla.configuration import read_config
 from vla_harness.policies.openvla.decoding import padded_prompts
-from vla_harness.policies.openvla.images import PixelNormalisation, plain_image
 from vla_harness.policies.openvla.oft import OFT, ActionHead, Embedder
 from vla_harness.policies.openvla.oft_policy import OFTPolicy
 from vla_harness.policies.openvla.oft_weights import load_oft
-from vla_harness.policies.openvla.prompt import Prompt
 
 Arrays = Mapping[str, np.ndarray]
 CPU = torch.device("cpu")
@@ -77,18 +75,6 @@ def film_checkpoint(l1_checkpoint: Path, tmp_path_factory: pytest.TempPathFactor
         {f"module.{name}": tensor for name, tensor in stored.items()}, folder / "vision_backbone--7_checkpoint.pt"
     )
     return folder
-
-
-@pytest.fixture(scope="module")
-def pixels(tiny: str, goldens: Arrays) -> torch.Tensor:
-    normalise = PixelNormalisation(find_checkpoint(tiny).json("preprocessor_config.json"), CPU)
-    return normalise(np.stack([plain_image(image) for image in goldens["images"]]))
-
-
-@pytest.fixture(scope="module")
-def prompts(tiny: str, facts: Mapping[str, Any]) -> list[list[int]]:
-    prompt = Prompt(find_checkpoint(tiny))
-    return [prompt.tokens(instruction) for instruction in facts["instructions"]]
 
 
 def loaded(folder: Path, precision: str) -> OFT:
