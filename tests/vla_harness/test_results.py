@@ -157,8 +157,8 @@ def test_resume_with_another_configuration_names_the_fields(tmp_path: Path) -> N
 
 def test_tuples_and_absent_fields_in_configurations() -> None:
     assert config_differences({"tasks": [0, 1]}, {"tasks": (0, 1)}) == []
-    assert config_differences({"tasks": [0]}, {"tasks": [0], "server": "http://x"}) == ["server"]
-    assert config_differences({"workers": 1, "out": "a"}, {"workers": 2, "resume": True}) == []
+    assert config_differences({"tasks": [0]}, {"tasks": [0], "precision": "fp32"}) == ["precision"]
+    assert config_differences({"workers": 1, "out": "a"}, {"workers": 2, "server": "http://x", "resume": True}) == []
 
 
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
