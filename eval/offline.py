@@ -115,7 +115,8 @@ def _evaluate(options: Offline) -> int:
     write_report(evaluation, config | {"provenance": dict(policy.provenance)}, out)
     for name, value in zip(evaluation.trajectories[0].names, evaluation.mse_per_dimension, strict=True):
         print(f"  {name:<24} {value:.6g}")
-    print(f"MSE {evaluation.mse:.6g}, un-normalised, mean over {count} episode{'s' if count > 1 else ''}\n\nReport: {out / 'report.html'}")
+    over = f"{count} episode{'s' if count > 1 else ''}"
+    print(f"MSE {evaluation.mse:.6g}, un-normalised, mean over {over}\n\nReport: {out / 'report.html'}")
     return DONE
 
 
