@@ -142,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             ("mixtures", mixtures(sprites)),
         ):
             path = options.out / f"diffusion_{name}.png"
-            figure.savefig(path, dpi=100)
+            figure.savefig(path, dpi=100, bbox_inches="tight")
             plt.close(figure)
             print(path)
 
