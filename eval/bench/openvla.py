@@ -180,9 +180,11 @@ def bench(options: OpenVLABench) -> int:
         precision = choose_precision(wanted, device)
         speed = rates(device, precision.dtype)
         model = random_model(sizes(size), precision, device)
+        with parameters_on_meta():
+            halves = 2 * sum(parameter.numel() for parameter in OpenVLA(sizes(size)).parameters())
         print(
             f"\nOpenVLA {size}, {wanted}, {name}: {speed[0] / 1e12:.3f} TFLOP/s, {speed[1] / 1e9:.1f} GB/s,"
-            f" weights {module_bytes(model) / 1e9:.3f} GB\n"
+            f" weights {module_bytes(model) / 1e9:.3f} GB, {module_bytes(model) / halves:.2f} of bf16\n"
         )
         print("| rows | phase | ms | roofline ms | ratio |\n|---:|---|---:|---:|---:|")
         for rows in options.batch:

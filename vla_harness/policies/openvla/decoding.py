@@ -10,26 +10,36 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from ..graphs import GraphedCall
 from .language import Cache
 from .model import OpenVLA
 
+Generate = Callable[..., torch.Tensor]
 EOS, PAD = 2, 32000
 PROMPT_STEP = 32
-"""On CUDA prompts are padded to a multiple of this, so that few graphs serve all instructions."""
+"""Where shapes are fixed, prompts are padded to a multiple of this, so that few graphs serve all instructions."""
 
 
 class Decoder:
-    """Runs a model on batches of images and prompts. graphs: record one CUDA graph per shape of the batch."""
+    """Runs a model on batches of images and prompts."""
 
-    def __init__(self, model: OpenVLA, steps: int, only_actions: bool = False, graphs: bool = False) -> None:
-        """Decode ``steps`` tokens; ``only_actions`` chooses among the action tokens instead of the whole vocabulary."""
+    def __init__(
+        self,
+        model: OpenVLA,
+        steps: int,
+        only_actions: bool = False,
+        fixed_shapes: bool = False,
+        fast: Callable[[Generate], Generate] = lambda generate: generate,
+    ) -> None:
+        """Decode ``steps`` tokens; ``only_actions`` chooses among the action tokens instead of the whole vocabulary.
+
+        fixed_shapes: pad batches to few shapes. fast: makes the generation faster, once per shape of the batch.
+        """
         self.model = model
         self.steps = steps
         first = model.config.first_padding
         self._allowed = slice(first - model.config.bins, first) if only_actions else slice(None)
-        self._fixed_shapes = graphs
-        self._generate: Callable[..., torch.Tensor] = GraphedCall(self.generate) if graphs else self.generate
+        self._fixed_shapes = fixed_shapes
+        self._generate = fast(self.generate)
 
     @torch.inference_mode()
     def __call__(self, pixels: torch.Tensor, prompts: Sequence[Sequence[int]]) -> np.ndarray:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...checkpoints import Checkpoint, Precision, choose_device, choose_precision, find_checkpoint
 from ...checkpoints.files import DOWNLOADED
 from ...errors import UserError
+from ..graphs import GraphedCall
 from .actions import Bounds, choose_key, read_statistics
 from .attention import use_attention
 from .configuration import OpenVLAConfig, read_config
@@ -24,7 +25,7 @@ class OpenVLAParts:
     """A checkpoint opened, all but its weights.
 
     statistics: key -> statistics of a data set. unnorm_key: the one of them that applies. attn: what attention is to
-        run on.
+        run on. compiled: whether torch.compile makes kernels of its own for the network.
     """
 
     checkpoint: Checkpoint
@@ -36,6 +37,18 @@ class OpenVLAParts:
     attn: str
     prompt: Prompt
     normalise: PixelNormalisation
+    compiled: bool = False
+
+    @property
+    def fixed_shapes(self) -> bool:
+        """Whether batches are padded to few shapes, because each new one is recorded or compiled anew."""
+        return self.graphs or self.compiled
+
+    def fast(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """Return ``function`` of tensors, compiled where that was asked for, as CUDA graphs where they serve."""
+        if self.compiled:
+            function = torch.compile(function, dynamic=False)
+        return GraphedCall(function) if self.graphs else function
 
     @property
     def graphs(self) -> bool:
@@ -55,6 +68,7 @@ class OpenVLAParts:
             "precision": self.precision.name,
             "device": str(self.device),
             "unnorm_key": self.unnorm_key,
+            "compiled": self.compiled,
         }
 
     def attach_attention(self, model: nn.Module) -> str:
@@ -77,7 +91,13 @@ class OpenVLAParts:
 
 
 def open_openvla(
-    checkpoint: str, precision: str | None, device: str, unnorm_key: str | None, revision: str | None, attn: str
+    checkpoint: str,
+    precision: str | None,
+    device: str,
+    unnorm_key: str | None,
+    revision: str | None,
+    attn: str,
+    compiled: bool = False,
 ) -> OpenVLAParts:
     """Open a checkpoint as ``openvla_policy`` describes its options, before anything large is read."""
     found = find_checkpoint(checkpoint, revision, files=(*DOWNLOADED, "*--*_checkpoint.pt"))
@@ -93,4 +113,5 @@ def open_openvla(
         attn=attn,
         prompt=Prompt(found),
         normalise=PixelNormalisation(found.json("preprocessor_config.json"), chosen_device),
+        compiled=compiled,
     )

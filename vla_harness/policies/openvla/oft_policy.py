@@ -11,7 +11,6 @@ from PIL import Image
 
 from ...checkpoints import module_bytes
 from ...types import DELTA_EEF_POSE, Observation, Policy, PolicySpec, random_generator
-from ..graphs import GraphedCall
 from .actions import libero_gripper, token_values
 from .decoding import padded_prompts
 from .images import libero_images, plain_image
@@ -36,7 +35,7 @@ class OFTPolicy(Policy):
         self._center_crop = center_crop
         self._seed = seed
         self._state_bounds = parts.bounds("proprio") if self.oft.state is not None else None
-        self._run = GraphedCall(self._normalised) if parts.graphs else self._normalised
+        self._run = parts.fast(self._normalised)
         self.spec = PolicySpec(
             "openvla-oft",
             DELTA_EEF_POSE,
@@ -47,7 +46,7 @@ class OFTPolicy(Policy):
             horizon=CHUNK,
             max_batch=parts.max_batch,
         )
-        if parts.graphs:  # recorded now and not in the first episode
+        if parts.fixed_shapes:  # recorded or compiled now and not in the first episode
             images, words = np.zeros((1, len(cameras), 224, 224, 3), np.uint8), "pick up the black bowl"
             self._actions(images, [words], np.zeros((1, STATE)), np.zeros((1, CHUNK, ENTRIES)))
 
@@ -117,7 +116,7 @@ class OFTPolicy(Policy):
     ) -> np.ndarray:
         """Return (B, 8, 7) float64 in [-1, 1]."""
         device = self.parts.device
-        tokens, lengths = padded_prompts(prompts, device, self.parts.graphs)
+        tokens, lengths = padded_prompts(prompts, device, self.parts.fixed_shapes)
         filled = np.arange(len(tokens)) % len(prompts)  # rows that only fill the batch repeat its first ones
         pixels = [self.parts.normalise(images[filled, camera]) for camera in range(images.shape[1])]
         state, start = (torch.from_numpy(part[filled]).float().to(device) for part in (states, noise))

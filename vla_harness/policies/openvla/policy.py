@@ -34,6 +34,7 @@ def openvla_policy(
     only_actions: bool = False,
     cameras: Sequence[str] = ("agentview", "wrist"),
     seed: int = 0,
+    compile: bool = False,
 ) -> OpenVLAPolicy | OFTPolicy:
     """Load a checkpoint, a folder or a hub id such as "openvla/openvla-7b-finetuned-libero-spatial".
 
@@ -50,9 +51,10 @@ def openvla_policy(
     only_actions: choose each token among the action tokens; the reference chooses among all. Not for OFT.
     cameras: what an OFT checkpoint was trained on, in this order. OpenVLA itself reads the first.
     seed: of the noise that OFT's diffusion head begins with.
+    compile: torch.compile before the first episode, which takes minutes; needs a C++ compiler on the CPU.
     Raises UserError before anything large is read if one of these cannot be met.
     """
-    parts = open_openvla(checkpoint, precision, device, unnorm_key, revision, attn)
+    parts = open_openvla(checkpoint, precision, device, unnorm_key, revision, attn, compile)
     if is_oft(parts.checkpoint):
         return OFTPolicy(parts, tuple(cameras), center_crop, seed)
     return OpenVLAPolicy(parts, center_crop, only_actions)
@@ -67,7 +69,7 @@ class OpenVLAPolicy(Policy):
         self.model = load_model(parts.checkpoint, parts.config, parts.precision, parts.device)
         self._attention = parts.attach_attention(self.model)
         self._center_crop = center_crop
-        self._decoder = Decoder(self.model, DELTA_EEF_POSE.dim, only_actions, parts.graphs)
+        self._decoder = Decoder(self.model, DELTA_EEF_POSE.dim, only_actions, parts.fixed_shapes, parts.fast)
         self.spec = PolicySpec(
             "openvla",
             DELTA_EEF_POSE,
@@ -76,7 +78,7 @@ class OpenVLAPolicy(Policy):
             image_orientation="mirrored",
             max_batch=parts.max_batch,
         )
-        if parts.graphs:  # recorded now and not in the first episode
+        if parts.fixed_shapes:  # recorded or compiled now and not in the first episode
             self._actions(np.zeros((1, 224, 224, 3), np.uint8), ["pick up the black bowl and place it on the plate"])
 
     def act(self, observations: Sequence[Observation]) -> np.ndarray:
