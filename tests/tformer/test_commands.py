@@ -157,7 +157,7 @@ def test_samples_go_on_beyond_the_block(tmp_path: Path) -> None:
 
 def test_the_module_runs_as_a_program(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tformer.train", "charlm", "--help"], capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "tformer.train", "charlm", "--help"], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0
     for said in ("--preset {laptop,classic}", "--resume", "--data", "Characters that the model reads at once"):

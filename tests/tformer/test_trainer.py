@@ -55,7 +55,7 @@ def test_two_processes_follow_the_curve_of_one(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
     command += [str(Path(__file__).with_name("toy_task.py")), str(tmp_path / "both")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    subprocess.run(command, check=True, env=environment, timeout=120, capture_output=True)
+    subprocess.run(command, check=True, env=environment, timeout=300, capture_output=True)
     together = json.loads((tmp_path / "both" / "curve.json").read_text())
     assert len(together) == 3
     for a, b in zip(alone.curve, together, strict=True):
