@@ -168,6 +168,7 @@ class Server:
                 with suppress(asyncio.CancelledError):
                     await messages
                 self._zmq.close()
+            await asyncio.to_thread(self.service.close)
 
 
 class _Uvicorn(uvicorn.Server):

@@ -27,6 +27,21 @@ class RawActions(Protocol):
 
 
 @runtime_checkable
+class RawChunks(Protocol):
+    """A policy that also answers as OpenVLA-OFT's own server does."""
+
+    def predict_actions(
+        self,
+        images: Sequence[np.ndarray],
+        instruction: str,
+        state: np.ndarray | None = None,
+        unnorm_key: str | None = None,
+    ) -> np.ndarray:
+        """Return (horizon, 7) float64, un-normalised, the gripper as decoded, of an image for each camera as it is."""
+        ...
+
+
+@runtime_checkable
 class NamedActions(Protocol):
     """A policy that also answers as GR00T's own server does."""
 
@@ -56,13 +71,23 @@ class PredictAction:
 
 
 @dataclass(frozen=True)
+class PredictActions:
+    """Asks for what ``RawChunks.predict_actions`` returns."""
+
+    images: Sequence[np.ndarray]
+    instruction: str
+    state: np.ndarray | None
+    unnorm_key: str | None
+
+
+@dataclass(frozen=True)
 class GetAction:
     """Asks for what ``NamedActions.get_action`` returns."""
 
     observation: Mapping[str, Any]
 
 
-Question = Act | PredictAction | GetAction
+Question = Act | PredictAction | PredictActions | GetAction
 
 
 def ask_policy(policy: Policy, questions: Sequence[Question]) -> list[Any]:
@@ -74,6 +99,9 @@ def ask_policy(policy: Policy, questions: Sequence[Question]) -> list[Any]:
     if isinstance(first, PredictAction):
         predictor = cast(RawActions, policy)
         answers = [np.asarray(predictor.predict_action(first.image, first.instruction, unnorm_key=first.unnorm_key))]
+    elif isinstance(first, PredictActions):
+        chunks = cast(RawChunks, policy)
+        answers = [np.asarray(chunks.predict_actions(first.images, first.instruction, first.state, first.unnorm_key))]
     elif isinstance(first, GetAction):
         named = cast(NamedActions, policy).get_action(first.observation)
         parts = {key: np.asarray(value) for key, value in named.items()}

@@ -21,7 +21,7 @@ from vla_harness.types import ImageOrientation, Policy
 
 from .batcher import Batcher, QueueFull
 from .metrics import Metrics
-from .questions import Act, NamedActions, Question, RawActions, ask_policy, blank_observation
+from .questions import Act, NamedActions, Question, RawActions, RawChunks, ask_policy, blank_observation
 from .refusal import Refusal
 from .sessions import Sessions
 
@@ -156,7 +156,8 @@ class ActionService:
             await asyncio.sleep(0.02)
 
     def close(self) -> None:
-        """End the policy's thread."""
+        """Refuse what comes, and end the policy's thread when it has answered what waits."""
+        self.draining = True
         self._batcher.close()
 
     def metadata(self) -> dict[str, Any]:
@@ -171,7 +172,7 @@ class ActionService:
             "provenance": dict(policy.provenance),
             "client_images": self.client_images,
             "max_batch": min(policy.spec.max_batch, self.settings.max_queue),
-            "raw_actions": isinstance(policy, RawActions),
+            "raw_actions": isinstance(policy, RawActions | RawChunks),
             "named_actions": isinstance(policy, NamedActions),
             "versions": _versions(),
         }

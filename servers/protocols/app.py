@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Literal
 
@@ -44,16 +43,10 @@ def create_app(
     max_body: bytes. root_protocol: the websocket protocol of ``/``; ``/openpi`` and ``/vla-eval`` speak theirs anyway.
     """
 
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        yield
-        await asyncio.to_thread(service.close)
-
     app = FastAPI(
         title="VLA action server",
         version=__version__,
         description="Actions of one policy for the clients of OpenVLA, OpenVLA-OFT, GR00T, openpi and vla-eval.",
-        lifespan=lifespan,
         redoc_url=None,
     )
     app.add_exception_handler(Refusal, refused)

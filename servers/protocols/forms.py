@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from vla_harness.conventions import orient
-from vla_harness.types import Observation
+from vla_harness.types import Observation, PolicySpec
 
 from ..core import fields
 from ..core.images import fit
-from ..core.questions import Act, PredictAction, Question, RawActions, state_length
+from ..core.questions import Act, PredictAction, PredictActions, Question, RawActions, RawChunks, state_length
 from ..core.refusal import Refusal, bad_field
 from ..core.service import ActionService
 from ..wire.arrays import WireError
@@ -137,10 +137,8 @@ def _openvla(message: Mapping[str, Any], service: ActionService) -> Request:
     image = fields.image(message, "image")
     instruction = fields.text(message, "instruction")
     if isinstance(policy, RawActions):
-        key = fields.text(message, "unnorm_key", "") or None
-        if key is None and service.settings.openvla_compat and len(service.unnorm_keys) > 1:
-            raise bad_field("unnorm_key", f"missing; send one of {', '.join(service.unnorm_keys)}.")
-        return Request("openvla", [PredictAction(image, instruction, key)], lambda answers: answers[0])
+        question = PredictAction(image, instruction, _unnorm_key(message, service))
+        return Request("openvla", [question], lambda answers: answers[0])
     return _chunk(message, service, "openvla", [image], lambda answers: answers[0][0].astype(np.float64))
 
 
@@ -148,7 +146,27 @@ def _oft(message: Mapping[str, Any], service: ActionService) -> Request:
     """Read OpenVLA-OFT's form: the flat observation; the reply is a list of actions."""
     images = [fields.image(message, "full_image")]
     images += [fields.image(message, key) for key in message if "wrist" in key]
+    spec = service.policy.spec
+    if isinstance(service.policy, RawChunks):
+        _check_images(images, spec)
+        state = fields.vector(message, "state", state_length(spec)) if spec.state_keys else None
+        words, key = fields.text(message, "instruction"), _unnorm_key(message, service)
+        question = PredictActions(images[: len(spec.cameras)], words, state, key)
+        return Request("openvla-oft", [question], lambda answers: list(answers[0]))
     return _chunk(message, service, "openvla-oft", images, lambda answers: list(answers[0].astype(np.float64)))
+
+
+def _unnorm_key(message: Mapping[str, Any], service: ActionService) -> str | None:
+    key = fields.text(message, "unnorm_key", "") or None
+    if key is None and service.settings.openvla_compat and len(service.unnorm_keys) > 1:
+        raise bad_field("unnorm_key", f"missing; send one of {', '.join(service.unnorm_keys)}.")
+    return key
+
+
+def _check_images(images: Sequence[np.ndarray], spec: PolicySpec) -> None:
+    if len(images) < len(spec.cameras):
+        wanted = ", ".join(["full_image", "wrist_image", "second_wrist_image"][: len(spec.cameras)])
+        raise bad_field(wanted, f"the policy {spec.name!r} sees {', '.join(spec.cameras)}; send as many images.")
 
 
 def _chunk(
@@ -160,9 +178,7 @@ def _chunk(
 ) -> Request:
     """Return the request of a form that says neither which camera an image is of, nor what the state's parts are."""
     spec = service.policy.spec
-    if len(images) < len(spec.cameras):
-        wanted = ", ".join(["full_image", "wrist_image", "second_wrist_image"][: len(spec.cameras)])
-        raise bad_field(wanted, f"the policy {spec.name!r} sees {', '.join(spec.cameras)}; send as many images.")
+    _check_images(images, spec)
     state = fields.vector(message, "state", state_length(spec)) if spec.state_keys else np.zeros(0, np.float32)
     episode, fleeting = episode_of(message, service, protocol)
     observation = foreign_observation(

@@ -19,7 +19,16 @@ from openpi_client.websocket_client_policy import WebsocketClientPolicy
 from PIL import Image
 from vla_eval.connection import Connection
 
-from tests.servers.toys import STATE, Gr00tLikePolicy, LookingPolicy, RawPolicy, frame, observation, serving
+from tests.servers.toys import (
+    STATE,
+    Gr00tLikePolicy,
+    LookingPolicy,
+    RawChunkPolicy,
+    RawPolicy,
+    frame,
+    observation,
+    serving,
+)
 from vla_harness import Observation, load_policy
 from vla_harness.conventions import orient
 from vla_harness.servers.action_server import Server
@@ -136,6 +145,15 @@ def test_openvla_oft_form_returns_a_list_of_actions(looking: tuple[Server, Looki
     assert isinstance(reply, list) and len(reply) == 3
     wanted = policy.one(Observation(seen.images, seen.state, seen.instruction, "s", 0))
     np.testing.assert_array_equal(reply, wanted)
+
+
+def test_openvla_oft_form_gets_what_its_own_server_would_answer() -> None:
+    first, second = frame(1), frame(2)
+    payload = {"full_image": first, "wrist_image": second, "state": np.full(8, 0.5), "instruction": "go"}
+    with serving(RawChunkPolicy()) as server:
+        text = requests.post(f"http://127.0.0.1:{server.port}/act", data=json_numpy.dumps(payload)).text
+        reply = json_numpy.loads(text)
+    np.testing.assert_array_equal(reply, [[*first[0, 0], *second[0, 0], 0.5]] * 8)
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,20 @@ class RawPolicy(LookingPolicy):
         return np.array([*image[0, 0], *image.shape, len(instruction)], np.float64)
 
 
+class RawChunkPolicy(LookingPolicy):
+    """Also answers as OpenVLA-OFT does: with what it saw."""
+
+    def predict_actions(
+        self,
+        images: Sequence[np.ndarray],
+        instruction: str,
+        state: np.ndarray | None = None,
+        unnorm_key: str | None = None,
+    ) -> np.ndarray:
+        assert state is not None
+        return np.array([[*images[0][0, 0], *images[1][0, 0], state[0]]] * 8, np.float64)
+
+
 @contextmanager
 def serving(policy: Policy, token: str | None = None, **options: Any) -> Iterator[Server]:
     """Serve ``policy`` on free ports of this machine until the block is left; ready when it begins."""

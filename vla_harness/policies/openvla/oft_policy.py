@@ -77,6 +77,11 @@ class OFTPolicy(Policy):
         return self._actions(stacked, [instruction], states, noise, unnorm_key)[0]
 
     @property
+    def unnorm_keys(self) -> tuple[str, ...]:
+        """The data sets whose statistics the checkpoint has."""
+        return tuple(self.parts.statistics)
+
+    @property
     def provenance(self) -> Mapping[str, Any]:
         """As OpenVLA's, and which head there is."""
         head = "tokens" if self.oft.head is None else "l1" if self.oft.noisy_action is None else "diffusion"

@@ -98,6 +98,11 @@ class OpenVLAPolicy(Policy):
         return self._actions(plain_image(image)[None], [instruction], unnorm_key)[0]
 
     @property
+    def unnorm_keys(self) -> tuple[str, ...]:
+        """The data sets whose statistics the checkpoint has."""
+        return tuple(self.parts.statistics)
+
+    @property
     def provenance(self) -> Mapping[str, Any]:
         """Checkpoint, its hash and commit, precision, device, statistics and the memory of the weights."""
         return {
