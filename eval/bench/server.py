@@ -256,7 +256,9 @@ def bench(options: Bench) -> int:
     inside = statistics.median(latencies(lambda: policy.act([seen]), 0.2))
     print(f"in process: {inside:.3f} ms\n")
     print(
-        f"| {'':38}| p50 ms | p99 ms |" + "|".join(f"{f'req/s, {clients} clients':>18} " for clients in CLIENTS) + "|"
+        f"| {'':37} | p50 ms | p99 ms | CPU ms |"
+        + "|".join(f"{f'req/s, {clients} clients':>18} " for clients in CLIENTS)
+        + "|"
     )
     print(f"|{'-' * 39}|-------:|-------:|-------:|" + "|".join("-" * 18 + ":" for _ in CLIENTS) + "|")
     for name, server, make in ROWS:
