@@ -7,15 +7,18 @@ import threading
 import time
 import urllib.request
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import requests
 
 from vla_harness.errors import UserError
 from vla_harness.servers.action_server import ActionServer, Server
+from vla_harness.servers.client import observation as told
 from vla_harness.servers.core.service import ActionService, ServiceSettings
+from vla_harness.servers.wire.codecs import VLA_EVAL
 from vla_harness.types import DELTA_EEF_POSE, Observation, Policy, PolicySpec
 
 STATE = ("eef_pos", "eef_axis_angle", "gripper_qpos")
@@ -165,3 +168,25 @@ def frame(seed: int = 0, height: int = 32, width: int = 32) -> np.ndarray:
 def observation(step: int = 0, episode: str = "spatial/0/0/7", instruction: str = "open the drawer") -> Observation:
     images = {"agentview": frame(step), "wrist": frame(step + 1000)}
     return Observation(images, np.linspace(-1, 1, 8, dtype=np.float32) + step, instruction, episode, step)
+
+
+def url(server: Server) -> str:
+    return f"http://127.0.0.1:{server.port}"
+
+
+def native(step: int = 0, **changes: Any) -> dict[str, Any]:
+    seen = observation(step, f"episode {step}")
+    return told(seen.images, seen.state, seen.instruction, seen.episode, seen.step) | changes
+
+
+def wait_until(happened: Callable[[], bool], seconds: float = 10.0) -> None:
+    until = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+def post(server: Server, message: Any, **options: Any) -> requests.Response:
+    headers = {"Content-Type": "application/msgpack"} | options.pop("headers", {})
+    body = message if isinstance(message, bytes) else VLA_EVAL.pack(message)
+    return requests.post(f"{url(server)}/act", data=body, headers=headers, timeout=30, **options)
