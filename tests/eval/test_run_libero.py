@@ -265,7 +265,7 @@ def test_help_explains_every_option() -> None:
     done = run(LIBERO, "--help")
     assert done.returncode == 0 and done.stderr == ""
     for field in dataclasses.fields(RunLibero):
-        assert f"--{field.name} " in done.stdout
+        assert f"--{field.name.replace('_', '-')} " in done.stdout
     assert done.stdout.count("(default: ") == len(dataclasses.fields(RunLibero)) - 1 and "(required)" in done.stdout
 
 
