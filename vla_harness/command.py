@@ -53,7 +53,7 @@ def parse_options(options: type[Options], arguments: Sequence[str] | None, progr
     except SystemExit as left:
         if not left.code:  # --help
             raise
-        raise UserError(_sentence(complaint.getvalue(), program)) from None
+        raise UserError(f"{_sentence(complaint.getvalue())}; `{program} --help` explains every option.") from None
 
 
 def _say(text: str, code: int) -> int:
@@ -61,12 +61,12 @@ def _say(text: str, code: int) -> int:
     return code
 
 
-def _sentence(box: str, program: str) -> str:
-    """Return the first part of one of tyro's boxed error texts as a sentence."""
-    lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
-    parts = "\n".join(lines)
-    for end in ("───", "Got errors:", "Perhaps you meant:"):
-        parts = parts.partition(end)[0]
-    text = re.sub(r"\s+", " ", parts).strip().replace(" .", ".").rstrip(".:")
-    text = re.sub(r"no type matching \S+ could be instantiated from", "no value can be read from", text)
-    return f"{text}; `{program} --help` explains every option."
+def _sentence(complaint: str) -> str:
+    """Return the message of one of tyro's texts: below a title, above a rule, in a box where stdout is UTF-8."""
+    lines = [line.strip("│ ") for line in complaint.splitlines() if line[:1] not in ("╭", "╰")]
+    parts = re.split(r"^[─-]{3,}$", "\n".join(lines), flags=re.MULTILINE)
+    text = parts[0 if complaint.startswith("╭") else 1]
+    text = re.split("Got errors:|Perhaps you meant:", text)[0]
+    text = re.sub(r"\s+", " ", text).strip(" .:")
+    text = re.sub(r" \.(?!\w)", ".", text)  # a full stop that the box's edge cut off; " .hdf5" stays
+    return re.sub(r"no type matching \S+ could be instantiated from", "no value can be read from", text)

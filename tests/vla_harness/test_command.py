@@ -1,0 +1,46 @@
+"""Bad usage is one sentence, whatever the terminal can show."""
+
+from __future__ import annotations
+
+import io
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from tyro.conf import Positional
+
+from vla_harness.command import parse_options
+from vla_harness.errors import UserError
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the toy takes."""
+
+    source: Positional[Path]
+    """A file that ends in .hdf5 or .toml."""
+    steps: int = 3
+    """Steps."""
+    size: Literal["small", "large"] = "small"
+    """Size."""
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "UTF-8", "latin-1", "ascii"])
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "Missing from toy: PATH A file that ends in .hdf5 or .toml. (required)"),
+        (["a", "--steps"], "Missing value for argument '--steps'. Expected 1 values"),
+        (["a", "--size", "huge"], "invalid choice 'huge' for argument '--size'. Expected one of ('small', 'large')"),
+        (["a", "--stpes", "4"], "Unrecognized options: --stpes, 4"),
+    ],
+)
+def test_bad_usage_is_the_same_sentence_with_and_without_a_box(
+    encoding: str, arguments: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))  # tyro looks at its encoding
+    with pytest.raises(UserError) as error:
+        parse_options(Options, arguments, "toy")
+    assert str(error.value) == f"{sentence}; `toy --help` explains every option."
