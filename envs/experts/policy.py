@@ -11,7 +11,7 @@ from vla_harness.errors import UserError
 from vla_harness.types import DELTA_EEF_POSE, Observation, Policy, PolicySpec
 
 from .geometry import Scene
-from .goals import Skill, plan
+from .goals import Place, Skill, plan
 from .noise import RecoveryNoise
 
 Memory = Generator[np.ndarray, Scene, None]
@@ -48,6 +48,14 @@ class ScriptedPolicy(Policy):
     def wanted(self, episode: str) -> np.ndarray:
         """Return the expert's last action in ``episode``, (7,) float32, without noise: what a demonstration teaches."""
         return self._wanted[episode]
+
+    def aims(self, scene: Scene) -> np.ndarray:
+        """Return where the thing that is handled is and where it is to go, (6,) float32, metres in the world frame."""
+        skills = plan(scene)
+        skill = next((step for step in skills if not step.done(scene)), skills[-1])
+        target = (scene["sites"] | scene["objects"])[skill.target]["position"]
+        subject = scene["objects"][skill.name]["position"] if isinstance(skill, Place) else target
+        return np.concatenate([subject, target]).astype(np.float32)
 
     def _act(self, observation: Observation) -> np.ndarray:
         if observation.scene is None:

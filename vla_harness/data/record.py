@@ -1,0 +1,214 @@
+"""``python -m vla_harness.data.record --suite spatial --out DIR``: demonstrations of the scripted expert."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tqdm import tqdm
+from tyro.conf import arg
+
+from ..command import DONE, parse_options, run_command
+from ..errors import RunFailed, UserError
+from ..protocols import PROTOCOLS
+from ..results.files import write_text
+from ..results.wording import plural
+from .convert import Version, convert_dataset
+from .dataset import open_dataset
+from .demonstrations import Demonstration, DemonstrationJob, demonstrate, features
+from .lerobot_v3 import remove_folder
+from .writer import DatasetWriter
+
+SPARE_BYTES = 1e9
+"""Disk that is left to others."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """Record demonstrations of the scripted expert as a dataset; a folder that was cut short is continued.
+
+    Placements are drawn from the tasks' own regions, never the benchmark's stored states. Only successes are kept.
+    The dataset is the same for any number of workers. Exit codes: 0 done, 1 failed, 2 something to put right.
+    """
+
+    suite: Literal["spatial", "object", "goal", "10"]
+    """Suite of tasks."""
+    out: Annotated[Path, arg(metavar="DIR")]
+    """Folder of the dataset."""
+    episodes: int = 50
+    """Demonstrations of each task."""
+    tasks: tuple[int, ...] | None = None
+    """Numbers of the tasks; default: all of the suite."""
+    format: Version = "v3.0"
+    """Format of the dataset: LeRobot's, or LIBERO's own."""
+    assets: Annotated[str, arg(metavar="auto|hub|primitive|PATH")] = "auto"
+    """Meshes and textures, as of eval/run_libero.py."""
+    image_size: int = 128
+    """Height and width of the frames, pixels."""
+    frame_every: int = 1
+    """Steps from one drawn frame to the next. Rows between show the earlier frame again, and say so; drawing is nine
+    tenths of the work."""
+    jitter: float = 0.0
+    """How much colours, light and cameras vary between demonstrations: 0 not at all, 1 much."""
+    noise: float = 0.5
+    """Most that is added to an entry of an executed action, so that recoveries are shown."""
+    seed: int = 0
+    """Of placements and noise."""
+    workers: int = os.cpu_count() or 1
+    """Processes."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return run_command(lambda: record(parse_options(Record, arguments, "python -m vla_harness.data.record")))
+
+
+def record(options: Record) -> int:
+    """Record, print what is done, and return the exit code.
+
+    Raises UserError for options that cannot be, a folder with something else, and a disk that is too small.
+    """
+    for name in ("episodes", "frame_every", "workers"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}: give 1 or more.")
+    if options.image_size % 2 or options.image_size < 16:
+        raise UserError(f"--image-size is {options.image_size}: give an even number of 16 or more.")
+    if options.out.exists() and any(options.out.iterdir()):
+        raise UserError(f"{options.out} exists already: choose a new folder, or remove that one.")
+    jobs = _jobs(options)
+    part = options.out.with_name(options.out.name + ".recording")
+    with DatasetWriter(part, 20, features(options.image_size), robot_type="panda") as writer:
+        _remember(part, options)
+        if writer.episodes:
+            print(f"{part} holds {plural(writer.episodes, 'episode')} already: going on there")
+        _play(jobs, writer, options)
+    written = open_dataset(part)
+    if options.format == "v2.1":
+        part.replace(options.out)
+    else:
+        convert_dataset(written, options.out, options.format)
+        remove_folder(part)
+    done = open_dataset(options.out)
+    print(
+        f"{options.out}: {plural(len(done.episodes), 'episode')}, {done.frames} rows, {_megabytes(_size(options.out))}"
+    )
+    return DONE
+
+
+def _jobs(options: Record) -> list[DemonstrationJob]:
+    from vla_harness.envs.assets import resolve_assets
+    from vla_harness.envs.gl import choose_gl_backend, gl_renderer
+    from vla_harness.envs.libero.benchmark import suite_tasks
+
+    known = len(suite_tasks(options.suite))
+    tasks = range(known) if options.tasks is None else options.tasks
+    for task in tasks:
+        if not 0 <= task < known:
+            raise UserError(f"--tasks has {task}: LIBERO's suite {options.suite} has tasks 0 to {known - 1}.")
+    source = resolve_assets(options.assets)
+    print(f"assets: {source}\nrendering: {choose_gl_backend()}, {gl_renderer()}")
+    return [
+        DemonstrationJob(
+            options.suite,
+            task,
+            number,
+            str(source.path),
+            PROTOCOLS["openvla"],
+            options.image_size,
+            options.seed,
+            options.noise,
+            options.frame_every,
+            options.jitter,
+        )
+        for task in tasks
+        for number in range(options.episodes)
+    ]
+
+
+def _remember(part: Path, options: Record) -> None:
+    """Write what is recorded beside the data; raise UserError if the folder was begun with other options."""
+    wanted = {
+        name: getattr(options, name)
+        for name in ("suite", "episodes", "image_size", "frame_every", "jitter", "noise", "seed", "assets")
+    } | {"tasks": None if options.tasks is None else list(options.tasks)}
+    path = part / "meta" / "recording.json"
+    if path.exists():
+        there = json.loads(path.read_text(encoding="utf-8"))
+        for name, value in wanted.items():
+            if there.get(name) != value:
+                raise UserError(
+                    f"{part} was begun with --{name.replace('_', '-')} {there.get(name)}, and this is {value}: give the"
+                    " same again, or another --out."
+                )
+    write_text(path, json.dumps(wanted, indent=4))
+
+
+def _play(jobs: list[DemonstrationJob], writer: DatasetWriter, options: Record) -> None:
+    """Play what is missing, in order, and write each demonstration when it and all before it are there."""
+    left = jobs[writer.episodes :]
+    if not left:
+        return
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers are the parallelism
+    started, tried = time.monotonic(), 0
+    with (
+        ProcessPoolExecutor(min(options.workers, len(left)), get_context("spawn")) as pool,
+        tqdm(total=len(jobs), initial=writer.episodes, unit="episode", disable=None, smoothing=0) as bar,
+    ):
+        try:
+            for done, demonstration in enumerate(pool.map(demonstrate, left), 1):
+                _write(demonstration, writer)
+                tried += demonstration.attempts
+                bar.update()
+                if done == 1:
+                    _estimate(writer, len(left), time.monotonic() - started, options)
+        except RuntimeError as error:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise RunFailed(str(error)) from error
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    spent = timedelta(seconds=round(time.monotonic() - started))
+    print(f"{plural(len(left), 'demonstration')} in {spent}, {tried} attempts")
+
+
+def _write(demonstration: Demonstration, writer: DatasetWriter) -> None:
+    with writer.episode(demonstration.instruction) as episode:
+        for row in demonstration.rows():
+            episode.add(row)
+
+
+def _estimate(writer: DatasetWriter, left: int, seconds: float, options: Record) -> None:
+    """Say from the first demonstration what all will take; raise UserError if the disk has no room for them."""
+    size = _size(writer.path) / writer.episodes * left
+    free = shutil.disk_usage(writer.path).free
+    # The first has built an environment and compiled, so the time is an upper bound.
+    duration = timedelta(seconds=round(seconds * -(-left // options.workers)))
+    tqdm.write(f"estimate: {_megabytes(size)} and at most {duration} for {plural(left, 'demonstration')}", sys.stderr)
+    copies = 1 if options.format == "v2.1" else 2
+    if copies * size + SPARE_BYTES > free:
+        raise UserError(
+            f"{plural(left, 'demonstration')} need about {_megabytes(copies * size)}, and {_megabytes(free)} are free"
+            f" at {writer.path}: give another --out or fewer --episodes."
+        )
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def _megabytes(size: float) -> str:
+    return f"{size / 1e6:.0f} MB"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
