@@ -31,6 +31,8 @@ class TrainOptions:
     """AdamW's second momentum."""
     grad_clip: float = 1.0
     """Largest norm of the gradient; longer ones are scaled down to it."""
+    ema: float = 0.0
+    """Decay of a running mean of the weights (EMA), which is validated and exported in their place; 0 keeps none."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16 computes matrix products in bfloat16 by autocast; weights stay float32."""
     compile: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import signal
 import threading
@@ -56,6 +57,7 @@ class Trainer(Generic[BatchT]):
             self.model = cast(nn.Module, torch.compile(self.raw))
         if place.world > 1:
             self.model = DistributedDataParallel(self.model)
+        self.averaged = copy.deepcopy(self.raw).requires_grad_(False) if options.ema else None
         self.total_steps = options.epochs * len(task.batches(0))
         torch.manual_seed(options.seed + place.rank)  # dropout: another on each process
 
@@ -119,7 +121,17 @@ class Trainer(Generic[BatchT]):
         loss.backward()
         nn.utils.clip_grad_norm_(self.raw.parameters(), self.options.grad_clip)
         self.optimizer.step()
+        if self.averaged is not None:
+            self.average(self.averaged)
         return sums[0] / sums[1]
+
+    @torch.no_grad()
+    def average(self, averaged: nn.Module) -> None:
+        """Move the running mean of the weights towards them; the first steps, which learn fastest, count less."""
+        decay = min(self.options.ema, (1 + self.state.step) / (10 + self.state.step))
+        torch._foreach_lerp_(list(averaged.parameters()), list(self.raw.parameters()), 1 - decay)
+        for kept, present in zip(averaged.buffers(), self.raw.buffers(), strict=True):
+            kept.copy_(present)
 
     def rate(self) -> float:
         """The learning rate of the coming step."""
@@ -136,9 +148,10 @@ class Trainer(Generic[BatchT]):
     def finish_epoch(self, log: TrainLog, mean: float) -> None:
         """Validate, record and save on the leading process, while the others wait."""
         if self.place.leads:
-            self.raw.eval()
+            judged = self.raw if self.averaged is None else self.averaged
+            judged.eval()
             with torch.no_grad():
-                scores, text = self.task.validate(self.raw, self.state.epoch)
+                scores, text = self.task.validate(judged, self.state.epoch)
             point = {"step": self.state.step, "epoch": self.state.epoch, "seconds": round(self.state.seconds, 2)}
             self.state.curve.append(point | {"train_loss": mean} | dict(scores))
             log.numbers(self.state.step, {f"validation/{name}": value for name, value in scores.items()})
@@ -162,6 +175,8 @@ class Trainer(Generic[BatchT]):
                 "state": asdict(self.state),
                 "random": states,
             }
+            if self.averaged is not None:
+                content["ema"] = self.averaged.state_dict()
             save_checkpoint(self.options.out, self.state.step, content, self.options.keep)
         if self.place.world > 1:
             dist.barrier()
@@ -170,6 +185,8 @@ class Trainer(Generic[BatchT]):
         """Put back what ``save`` wrote."""
         self.raw.load_state_dict(checkpoint["model"])
         self.optimizer.load_state_dict(checkpoint["optimizer"])
+        if self.averaged is not None:
+            self.averaged.load_state_dict(checkpoint.get("ema", checkpoint["model"]))
         self.state = TrainState(**checkpoint["state"])
         states = checkpoint["random"][self.place.rank % len(checkpoint["random"])]
         torch.set_rng_state(states["cpu"])

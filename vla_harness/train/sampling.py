@@ -26,13 +26,14 @@ class Rows:
     def place(self, position: int) -> tuple[Episode, int]:
         """Return the episode and the row at ``position`` of the stream."""
         turn, at = divmod(position, self._ends[-1])
-        number = _shuffled(self._ends[-1], self.seed + turn)[at]
+        number = shuffled(self._ends[-1], self.seed + turn)[at]
         episode = bisect_right(self._ends, number)
         return self.dataset.episode(episode), number - (self._ends[episode - 1] if episode else 0)
 
 
 @lru_cache(maxsize=2)  # a batch touches one pass over the rows, or two
-def _shuffled(count: int, seed: int) -> list[int]:
+def shuffled(count: int, seed: int) -> list[int]:
+    """Return 0 … count - 1 in a random order."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
 
 

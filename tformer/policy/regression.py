@@ -1,0 +1,32 @@
+"""RegressionHead: the chunk itself instead of a draw from its distribution, as in ACT (arXiv:2304.13705)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..diffusion.action_head import ActionHead, ActionHeadConfig
+
+
+class RegressionHead(nn.Module):
+    """The network of ``ActionHead`` asked once, for the chunk, with the L1 loss; the baseline of the two denoisers."""
+
+    def __init__(self, config: ActionHeadConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.network = ActionHead(config)
+
+    def forward(self, condition: Tensor) -> Tensor:
+        """condition: (B, S, condition_dim) observation tokens. Returns chunks (B, T, A)."""
+        blank = condition.new_zeros(len(condition), self.config.horizon, self.config.action_dim)  # (B, T, A)
+        return self.network(blank, condition.new_zeros(len(condition)), self.network.observe(condition))
+
+    def loss(self, condition: Tensor, actions: Tensor, mask: Tensor) -> Tensor:
+        """Return the mean absolute error, (), over the actions (B, T, A) that ``mask`` (B, T) keeps."""
+        error = (self(condition) - actions).abs().mean(-1)  # (B, T)
+        return (error * mask).sum() / mask.sum().clamp(min=1)
+
+    @torch.no_grad()
+    def sample(self, condition: Tensor, generator: object = None) -> Tensor:
+        """Return the chunks (B, T, A); nothing is drawn."""
+        return self(condition)

@@ -1,0 +1,110 @@
+"""The policy from scratch: two cameras, the robot's state and the instruction to a chunk of actions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...checkpoints.files import Checkpoint, find_checkpoint
+from ...checkpoints.precision import choose_device
+from ...errors import UserError
+from ...types import DELTA_EEF_POSE, Observation, Policy, PolicySpec, random_generator
+from .checkpoint import images_to_network, read_policy
+
+SHIPPED = Path(__file__).parent / "shipped"
+"""The checkpoint that comes with the package."""
+
+
+class TformerPolicy(Policy):
+    """Denoises a chunk from noise of (seed, episode, step), and plays its first actions (receding horizon).
+
+    One observation at a time, so that an action never depends on the batch around it; the network is small.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | None = None,
+        device: str = "auto",
+        seed: int = 0,
+        execute: int | None = None,
+        ensemble: float | None = None,
+    ) -> None:
+        """Load a checkpoint: a folder, a hub id, or None for the one that comes with the package.
+
+        device: auto (a GPU where there is one), cpu or cuda. seed: of the noise. execute: actions played of each chunk
+        before the next look, None for half of it. ensemble: look at every step instead, and play the mean of all
+        chunks' actions for this moment, the i-th newest weighted by exp(-ensemble * i) (ACT, arXiv:2304.13705, counts
+        from the oldest).
+        """
+        found = Checkpoint("shipped with vla-harness", SHIPPED) if checkpoint is None else find_checkpoint(checkpoint)
+        self._device = choose_device(device)
+        self.card, network = read_policy(found)
+        self.network = network.to(self._device)
+        self._found, self._seed, self._ensemble = found, seed, ensemble
+        horizon = self.card.network.horizon
+        played = 1 if ensemble is not None else max(1, horizon // 2) if execute is None else execute
+        if not 1 <= played <= horizon:
+            raise UserError(
+                f"execute is {execute}, and the checkpoint's chunks have {horizon} actions: give 1 to that."
+            )
+        if ensemble is not None and (execute is not None or ensemble < 0):
+            raise UserError("ensemble looks at every step and takes a weight of 0 or more: give it without execute.")
+        self._chunks: dict[str, list[tuple[int, np.ndarray]]] = {}
+        self.spec = PolicySpec(
+            "tformer",
+            DELTA_EEF_POSE,
+            cameras=self.card.cameras,
+            image_size=self.card.image_size,
+            state_keys=self.card.state_keys,
+            horizon=played,
+        )
+
+    def act(self, observations: Sequence[Observation]) -> np.ndarray:
+        """Return (batch, horizon, 7) float32."""
+        return np.stack([self._act(observation) for observation in observations])
+
+    def forget(self, episode: str) -> None:
+        """Drop the chunks that the ensemble keeps for ``episode``."""
+        self._chunks.pop(episode, None)
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """See Policy."""
+        return self._found.provenance | {
+            "precision": "fp32",
+            "device": str(self._device),
+            "seed": self._seed,
+            "execute": self.spec.horizon,
+            "ensemble": self._ensemble,
+            "trained_on": list(self.card.training.get("datasets", ())),
+        }
+
+    def chunk(self, observation: Observation) -> np.ndarray:
+        """Return all actions that the network draws for one observation, (T, 7) float32."""
+        card = self.card
+        frames = np.stack([observation.images[camera] for camera in card.cameras])  # (K, H, W, 3)
+        state = torch.from_numpy(card.state.normalise(observation.state))
+        noise = random_generator(self._seed, observation.episode, observation.step)
+        generator = torch.Generator(self._device).manual_seed(int(noise.integers(2**62)))
+        drawn = self.network.act(
+            images_to_network(frames[None]).to(self._device),
+            state[None].to(self._device),
+            card.tokens([observation.instruction]).to(self._device),
+            [generator],
+        )
+        return np.clip(card.action.restore(drawn[0].cpu().numpy()), -1.0, 1.0)
+
+    def _act(self, observation: Observation) -> np.ndarray:
+        chunk = self.chunk(observation)
+        if self._ensemble is None:
+            return chunk[: self.spec.horizon]
+        chunks = self._chunks.setdefault(observation.episode, [])
+        chunks.append((observation.step, chunk))
+        chunks[:] = [(step, actions) for step, actions in chunks if observation.step - step < len(actions)]
+        weights = np.exp(-self._ensemble * np.arange(len(chunks))[::-1])
+        now = np.stack([actions[observation.step - step] for step, actions in chunks])
+        return (weights[:, None] * now).sum(0, keepdims=True).astype(np.float32) / np.float32(weights.sum())

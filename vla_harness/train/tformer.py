@@ -1,0 +1,172 @@
+"""``python -m vla_harness.train tformer``: train the policy from scratch on demonstrations.
+
+The network is ``tformer.policy``'s; the loop, checkpoints and resume are ``tformer.training``'s.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tyro.conf import arg
+
+from tformer.errors import TrainingFailed
+from tformer.errors import UserError as TrainingUserError
+from tformer.policy import HeadConfig, PolicyConfig
+from tformer.training import TrainOptions, leads, list_checkpoints, read_checkpoint, train
+
+from ..command import DONE, parse_options, run_command
+from ..data import open_dataset
+from ..errors import RunFailed, UserError
+from ..policies.tformer.checkpoint import save_policy
+from ..policies.tformer.hub import push_policy
+from .tformer_task import Samples, TformerTask, make_card, read_samples
+
+
+@dataclass(frozen=True, kw_only=True)
+class TformerOptions(TrainOptions):
+    """Train the policy from scratch on demonstrations: images, state and words to chunks of actions."""
+
+    dataset: tuple[Path, ...]
+    """Folders of datasets with the same columns: LeRobot's, LIBERO's HDF5, or what vla_harness.data.record wrote."""
+    out: Path = Path("runs/tformer")
+    """Folder for checkpoints, curve.json, TensorBoard events and the export."""
+    head: Literal["diffusion", "flow", "regression"] = "flow"
+    """How actions are made: denoised by DDIM in 10 steps, by flow matching in 4, or regressed (ACT's baseline)."""
+    horizon: int = 16
+    """Actions of a chunk."""
+    language: bool = True
+    """False blanks the instruction, to see what the words are worth."""
+    width: int = 16
+    """Channels of a camera's network at half resolution, a multiple of 8."""
+    d_model: int = 128
+    """Width of a token."""
+    layers: int = 2
+    """Blocks of the observation transformer."""
+    cameras: tuple[str, ...] = ("agentview", "wrist")
+    """Cameras, by the last part of the dataset's names."""
+    state_keys: tuple[str, ...] = ("eef_pos", "eef_axis_angle", "gripper_qpos")
+    """What observation.state holds, in the harness's names."""
+    image_size: int = 128
+    """Height and width of the frames in pixels, a multiple of 32."""
+    row_every: int = 1
+    """Learn from each how-many-th drawn frame of an episode; all are kept in memory."""
+    shift: int = 3
+    """Augmentation: most pixels that a frame is moved by."""
+    colour: float = 0.2
+    """Augmentation: most that brightness, contrast and channels change."""
+    aim_weight: float = 0.5
+    """Weight of the auxiliary loss where the dataset says where things are."""
+    draws: int = 4
+    """Noise levels that the head learns from each observation."""
+    hold_out: int = 20
+    """Each how-many-th episode is kept from training, for validation; 0 keeps none."""
+    evaluate_examples: int = 256
+    """Held-out rows in a validation."""
+    batch_size: int = 64
+    """Observations in a step, over all processes together."""
+    steps_per_epoch: int = 250
+    """Steps in an epoch; each ends with validation and a checkpoint."""
+    epochs: int = 20
+    """Epochs."""
+    min_learning_rate: float = 0.0
+    """Learning rate that the cosine reaches at the last step."""
+    weight_decay: float = 0.01
+    """AdamW's decay of matrices; vectors (norms, biases) do not decay."""
+    ema: float = 0.999
+    """Decay of a running mean of the weights (EMA), which is validated and exported in their place; 0 keeps none."""
+    push: Annotated[str | None, arg(metavar="ORG/NAME")] = None
+    """Repository of the hub that the export is put into, with a model card."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command. Returns its exit code."""
+
+    def command() -> int:
+        options = parse_options(TformerOptions, arguments, "python -m vla_harness.train tformer")
+        try:
+            train_policy(options)
+        except TrainingUserError as error:
+            raise UserError(str(error)) from error
+        except TrainingFailed as error:
+            raise RunFailed(str(error)) from error
+        return DONE
+
+    return run_command(command)
+
+
+def train_policy(options: TformerOptions) -> Path:
+    """Train as ``options`` say, and write and return the export: model.safetensors and config.json."""
+    _check(options)
+    samples = read_samples([open_dataset(path) for path in options.dataset], options)
+    network = PolicyConfig(
+        vocabulary=0,  # counted with the instructions
+        cameras=len(options.cameras),
+        state_dim=samples.state.shape[1],
+        aim_dim=samples.aims.shape[1],
+        action_dim=samples.actions.shape[2],
+        horizon=options.horizon,
+        d_model=options.d_model,
+        layers=options.layers,
+        width=options.width,
+        language=options.language,
+        head=HeadConfig(options.head),
+    )
+    card = make_card(samples, options, network, _training(options, samples))
+    task = TformerTask(options, samples, card)
+    if leads():
+        weights = sum(p.numel() for p in task.model.parameters())
+        passes = options.epochs * options.steps_per_epoch * options.batch_size / len(samples)
+        print(f"samples    {len(samples):,} of {len(samples.instructions)} tasks, {samples.frames.nbytes / 1e9:.1f} GB")
+        print(f"network    {weights:,} weights, {options.head} head, chunks of {options.horizon}")
+        print(f"steps      {options.epochs * options.steps_per_epoch:,} of {options.batch_size}: {passes:.1f} passes")
+    try:
+        state = train(task, options)
+    finally:
+        task.close()
+    folder = options.out / "export"
+    if leads():
+        content = read_checkpoint(list_checkpoints(options.out)[-1])
+        weights_of = content.get("ema", content["model"])
+        network_weights = {name.removeprefix("network."): tensor for name, tensor in weights_of.items()}
+        save_policy(folder, card, network_weights)
+        print(f"export     {folder}: --policy tformer --checkpoint {folder}")
+        if options.push:
+            print(f"pushed     {push_policy(folder, options.push, state.curve)}")
+    return folder
+
+
+def _check(options: TformerOptions) -> None:
+    for name in ("batch_size", "steps_per_epoch", "epochs", "row_every", "draws", "horizon", "evaluate_examples"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}: give at least 1.")
+    for name in ("shift", "hold_out"):
+        if getattr(options, name) < 0:
+            raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}: give 0 or more.")
+    if options.image_size % 32:
+        raise UserError(f"--image-size is {options.image_size}: give a multiple of 32, such as 128.")
+    if options.width % 8 or options.width < 8:
+        raise UserError(f"--width is {options.width}: give a multiple of 8, such as 16.")
+    if not options.dataset:
+        raise UserError("--dataset names no folder: give one or more.")
+
+
+def _training(options: TformerOptions, samples: Samples) -> dict[str, Any]:
+    """Return what the checkpoint tells of its training."""
+    datasets = []
+    for path in options.dataset:
+        recording = path / "meta" / "recording.json"
+        told = json.loads(recording.read_text(encoding="utf-8")) if recording.exists() else {}
+        datasets.append({"name": path.name} | told)
+    return {
+        "command": shlex.join(["python", "-m", "vla_harness.train", "tformer", *sys.argv[2:]]),
+        "datasets": datasets,
+        "samples": len(samples),
+        "seed": options.seed,
+        "instructions": list(samples.instructions),
+    }

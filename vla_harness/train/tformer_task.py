@@ -1,0 +1,288 @@
+"""What the trainer trains when it trains the policy from scratch: samples, augmentation, loss, validation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from tformer.policy import PolicyConfig, VisuomotorPolicy
+from tformer.tokenizers import WordTokenizer
+from tformer.training import Loss, Validation
+
+from ..data import Dataset, Episode
+from ..data.demonstrations import FRAME_IS_NEW, PRIVILEGED
+from ..errors import UserError
+from ..policies.tformer.checkpoint import PolicyCard, Scale, images_to_network
+from .sampling import Prefetcher, generator_of, shuffled
+
+if TYPE_CHECKING:
+    from .tformer import TformerOptions
+
+LEAST_SPAN = 0.1
+"""Least range of an action's entry: one that hardly ever moves would be blown up to noise."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """All rows that are learned from, in memory.
+
+    frames: (N, K, H, W, 3) uint8. state: (N, D); aims: (N, 6) or (N, 0); actions: (N, T, 7); mask: (N, T), zero after
+    an episode's end; all float32. instruction: (N,) numbers into ``instructions``. episode: (N,) of its episode.
+    """
+
+    frames: np.ndarray
+    state: np.ndarray
+    aims: np.ndarray
+    actions: np.ndarray
+    mask: np.ndarray
+    instruction: np.ndarray
+    episode: np.ndarray
+    instructions: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.state)
+
+
+def read_samples(datasets: Sequence[Dataset], options: TformerOptions) -> Samples:
+    """Read every ``options.row_every``-th row whose frames were drawn, of every episode.
+
+    Raises UserError for a dataset without the cameras or columns, and when memory is too small.
+    """
+    cameras = [_camera_features(dataset, options.cameras) for dataset in datasets]
+    with_aims = all(PRIVILEGED in dataset.features for dataset in datasets)
+    rows: dict[str, list[np.ndarray]] = {name: [] for name in ("frames", "state", "aims", "actions", "mask")}
+    numbers: list[int] = []
+    owners: list[int] = []
+    count = 0
+    instructions: dict[str, int] = {}
+    total = sum(len(dataset.episodes) for dataset in datasets)
+    with tqdm(total=total, unit="episode", desc="reading", disable=None) as bar:
+        for dataset, features in zip(datasets, cameras, strict=True):
+            for position in range(len(dataset.episodes)):
+                episode = dataset.episode(position)
+                chosen = _chosen_rows(episode, options.row_every)
+                actions, mask = _chunks(episode, chosen, options.horizon)
+                rows["frames"].append(
+                    np.stack([_resized(episode.images(f, chosen), options.image_size) for f in features], axis=1)
+                )
+                rows["state"].append(episode.column("observation.state")[chosen].astype(np.float32))
+                aims = episode.column(PRIVILEGED)[chosen] if with_aims else np.zeros((len(chosen), 0))
+                rows["aims"].append(aims.astype(np.float32))
+                rows["actions"].append(actions)
+                rows["mask"].append(mask)
+                numbers += [instructions.setdefault(episode.instruction(r), len(instructions)) for r in chosen]
+                owners += [count] * len(chosen)
+                count += 1
+                bar.update()
+    joined = {name: np.concatenate(parts) for name, parts in rows.items()}
+    return Samples(**joined, instruction=np.array(numbers), episode=np.array(owners), instructions=tuple(instructions))
+
+
+def _camera_features(dataset: Dataset, cameras: Sequence[str]) -> list[str]:
+    found = []
+    for camera in cameras:
+        matching = [name for name in dataset.cameras if name.rpartition(".")[2] == camera]
+        if not matching:
+            known = ", ".join(dataset.cameras) or "none"
+            raise UserError(f"{dataset.path} has no camera {camera!r} (it has: {known}): name others with --cameras.")
+        found.append(matching[0])
+    return found
+
+
+def _chosen_rows(episode: Episode, every: int) -> list[int]:
+    columns = episode.columns
+    drawn = np.flatnonzero(columns[FRAME_IS_NEW]) if FRAME_IS_NEW in columns else np.arange(episode.length)
+    return drawn[::every].tolist()
+
+
+def _chunks(episode: Episode, rows: Sequence[int], horizon: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the actions from each row on, (n, T, A), and which of them exist, (n, T); both float32."""
+    actions = episode.column("action").astype(np.float32)
+    places = np.asarray(rows)[:, None] + np.arange(horizon)
+    return actions[places.clip(max=len(actions) - 1)], (places < len(actions)).astype(np.float32)
+
+
+def _resized(images: np.ndarray, size: int) -> np.ndarray:
+    """Return (n, size, size, 3) uint8 of (n, H, W, 3)."""
+    if images.shape[1:3] == (size, size):
+        return images
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float()
+    small = nn.functional.interpolate(pixels, (size, size), mode="bilinear", antialias=True, align_corners=False)
+    return small.round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+
+
+def make_card(
+    samples: Samples, options: TformerOptions, network: PolicyConfig, training: Mapping[str, Any]
+) -> PolicyCard:
+    """Return the card of the policy to train: vocabulary and normalisation from the samples."""
+    tokenizer = WordTokenizer.train([text.lower() for text in samples.instructions], 10_000, min_frequency=1)
+    words = tuple(tokenizer.to_json()["words"])
+    real = samples.actions[samples.mask > 0]
+    low, high = np.quantile(real, 0.005, axis=0), np.quantile(real, 0.995, axis=0)
+    return PolicyCard(
+        network=replace(network, vocabulary=tokenizer.vocab_size),
+        words=words,
+        cameras=options.cameras,
+        state_keys=options.state_keys,
+        image_size=(options.image_size, options.image_size),
+        state=_standard(samples.state),
+        action=_scale((high + low) / 2, np.maximum(high - low, LEAST_SPAN) / 2),
+        aim=_standard(samples.aims),
+        training=training,
+    )
+
+
+def _standard(values: np.ndarray) -> Scale:
+    return _scale(values.mean(axis=0), np.maximum(values.std(axis=0), 1e-3))
+
+
+def _scale(offset: np.ndarray, scale: np.ndarray) -> Scale:
+    return Scale(tuple(float(x) for x in offset), tuple(float(x) for x in scale))
+
+
+@dataclass
+class PolicyBatch:
+    """As ``VisuomotorPolicy.losses`` takes them; aims: (B, 6), normalised."""
+
+    images: Tensor
+    state: Tensor
+    words: Tensor
+    actions: Tensor
+    mask: Tensor
+    aims: Tensor
+
+    def to(self, device: torch.device) -> PolicyBatch:
+        """Return the batch on ``device``."""
+        return PolicyBatch(*(part.to(device) for part in vars(self).values()))
+
+
+class TformerTask:
+    """See ``tformer.training.Task``; an index is a position in the endless stream of shuffled passes."""
+
+    def __init__(self, options: TformerOptions, samples: Samples, card: PolicyCard) -> None:
+        self.options, self.card = options, card
+        torch.manual_seed(options.seed)
+        self.model: nn.Module = _Trainee(VisuomotorPolicy(card.network), options.draws)
+        every = options.hold_out
+        is_held = samples.episode % every == every - 1 if every else np.zeros(len(samples), bool)
+        self._training, self._held = np.flatnonzero(~is_held), np.flatnonzero(is_held)
+        self._samples = samples
+        self._state = torch.from_numpy(card.state.normalise(samples.state))
+        self._aims = torch.from_numpy(card.aim.normalise(samples.aims))
+        self._actions = torch.from_numpy(card.action.normalise(samples.actions).clip(-1, 1))
+        self._mask = torch.from_numpy(samples.mask)
+        self._words = card.tokens(samples.instructions)
+        self._prefetch = Prefetcher(self._shuffled_batch, options.batch_size)
+
+    @property
+    def configuration(self) -> Mapping[str, Any]:
+        """What a resume must have in common with the checkpoint."""
+        names = ("batch_size", "steps_per_epoch", "seed", "draws", "shift", "colour", "aim_weight", "hold_out")
+        return {name: getattr(self.options, name) for name in names} | {
+            "network": self.card.network.to_dict(),
+            "samples": len(self._samples),
+        }
+
+    def batches(self, epoch: int) -> Sequence[Sequence[int]]:
+        """See Task."""
+        size, steps = self.options.batch_size, self.options.steps_per_epoch
+        first = epoch * steps * size
+        return [range(first + i * size, first + (i + 1) * size) for i in range(steps)]
+
+    def collate(self, indices: Sequence[int]) -> PolicyBatch:
+        """See Task; the next batch is made in the background meanwhile."""
+        return self._prefetch(indices)
+
+    def loss(self, model: nn.Module, batch: PolicyBatch) -> Loss:
+        """See Task: the head's loss and the aims', for as many items as the batch has rows."""
+        head, aims = model(batch)
+        return Loss((head + self.options.aim_weight * _distance(aims, batch.aims)) * len(batch.state), len(batch.state))
+
+    def validate(self, model: nn.Module, epoch: int) -> Validation:
+        """See Task: on held-out episodes, the error of drawn chunks and, in centimetres, of the aims."""
+        if not len(self._held):
+            return Validation({})
+        assert isinstance(model, _Trainee)
+        network, rows = model.network, self._held[: self.options.evaluate_examples * 4 : 4]
+        error = count = 0.0
+        away: list[np.ndarray] = []
+        device = next(model.parameters()).device
+        for start in range(0, len(rows), 32):
+            chosen = rows[start : start + 32]
+            batch = self._batch(chosen, None).to(device)
+            draws = [generator_of(self.options.seed, int(row)) for row in chosen]
+            tokens, aims = network.observe(batch.images, batch.state, batch.words)
+            drawn = network.head.sample(tokens, draws)
+            error += float(((drawn - batch.actions).abs().mean(-1) * batch.mask).sum())
+            count += float(batch.mask.sum())
+            if self._aims.shape[1]:
+                gap = (aims - batch.aims).cpu().numpy() * np.array(self.card.aim.scale)
+                away.append(np.linalg.norm(gap.reshape(len(gap), -1, 3), axis=2))
+        scores = {"action_l1": error / count}
+        if away:
+            subject, goal = np.concatenate(away).mean(axis=0) * 100
+            scores |= {"subject_cm": float(subject), "goal_cm": float(goal)}
+        return Validation(scores)
+
+    def close(self) -> None:
+        """Stop the background work."""
+        self._prefetch.close()
+
+    def _shuffled_batch(self, indices: Sequence[int]) -> PolicyBatch:
+        count = len(self._training)
+        rows = [self._training[shuffled(count, self.options.seed + i // count)[i % count]] for i in indices]
+        return self._batch(np.array(rows), indices)
+
+    def _batch(self, rows: np.ndarray, draws: Sequence[int] | None) -> PolicyBatch:
+        """Return the batch of these rows; draws: what each row's augmentation is keyed by, None for none."""
+        frames = self._samples.frames[rows]
+        images = images_to_network(frames if draws is None else self._shifted(frames, draws))
+        if draws is not None and self.options.colour:
+            images = self._coloured(images, draws)
+        at = torch.from_numpy(rows)
+        words = self._words[torch.from_numpy(self._samples.instruction[rows])]
+        return PolicyBatch(images, self._state[at], words, self._actions[at], self._mask[at], self._aims[at])
+
+    def _shifted(self, frames: np.ndarray, draws: Sequence[int]) -> np.ndarray:
+        """Move each frame by up to ``shift`` pixels, repeating its edge (DrQ, arXiv:2004.13649)."""
+        most, size = self.options.shift, frames.shape[2]
+        padded = np.pad(frames, ((0, 0), (0, 0), (most, most), (most, most), (0, 0)), mode="edge")
+        moved = np.empty_like(frames)
+        for row, draw in enumerate(draws):
+            at = torch.randint(0, 2 * most + 1, (frames.shape[1], 2), generator=generator_of(self.options.seed, draw))
+            for camera, (y, x) in enumerate(at.tolist()):
+                moved[row, camera] = padded[row, camera, y : y + size, x : x + size]
+        return moved
+
+    def _coloured(self, images: Tensor, draws: Sequence[int]) -> Tensor:
+        """Change brightness, contrast and each channel's strength; images in -1 … 1."""
+        strength = self.options.colour
+        change = torch.stack([torch.rand(5, generator=generator_of(self.options.seed + 1, draw)) for draw in draws])
+        change = (2 * change - 1)[:, :, None, None, None] * strength  # (B, 5, 1, 1, 1)
+        gain = 1 + change[:, 2:].transpose(1, 2)  # (B, 1, 3, 1, 1)
+        middle = images.mean(dim=(2, 3, 4), keepdim=True)  # (B, K, 1, 1, 1)
+        images = (images - middle) * (1 + change[:, :1]) + middle + change[:, 1:2]
+        return ((images + 1) * gain - 1).clamp(-1, 1)
+
+
+def _distance(found: Tensor, wanted: Tensor) -> Tensor:
+    """Mean absolute error, (); zero where there are no aims."""
+    return (found - wanted).abs().mean() if wanted.shape[1] else found.sum() * 0
+
+
+class _Trainee(nn.Module):
+    """The network as the trainer calls it."""
+
+    def __init__(self, network: VisuomotorPolicy, draws: int) -> None:
+        super().__init__()
+        self.network, self.draws = network, draws
+
+    def forward(self, batch: PolicyBatch) -> tuple[Tensor, Tensor]:
+        """Return the head's loss and the aims."""
+        return self.network.losses(batch.images, batch.state, batch.words, batch.actions, batch.mask, self.draws)
