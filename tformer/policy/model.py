@@ -1,7 +1,7 @@
 """VisuomotorPolicy: cameras, state and instruction -> observation tokens -> an action head over chunks.
 
     words  -> instruction encoder -> one token, which also steers the cameras' networks
-    images -> one CameraEncoder each -> 17 tokens each
+    images -> one CameraEncoder each -> 5 tokens each
     state  -> one token
     all    -> observation transformer -> condition of the action head
 
@@ -41,7 +41,7 @@ class HeadConfig:
 
     kind: Literal["diffusion", "flow", "regression"] = "diffusion"
     """Denoise by DDIM in 10 steps, by flow matching in 4, or regress (as ACT does)."""
-    layers: int = 3
+    layers: int = 2
     """Transformer blocks."""
 
 
@@ -51,8 +51,9 @@ class PolicyConfig:
 
     vocabulary: int
     """Words of the instruction encoder."""
-    cameras: int = 2
-    """K, each with an encoder of its own."""
+    reduce: tuple[int, ...] = (1, 2)
+    """One entry for each of the K cameras: its frames are first averaged over cells of this many pixels a side. What
+    the hand sees is near, so that half the resolution does."""
     state_dim: int = 8
     """Entries of the robot's state."""
     aim_dim: int = 6
@@ -67,8 +68,8 @@ class PolicyConfig:
     """Blocks of the observation transformer."""
     heads: int = 4
     """Attention heads."""
-    width: int = 16
-    """Channels of a camera's network at half resolution."""
+    width: int = 32
+    """Channels of a camera's network at a quarter of the resolution."""
     keypoints: int = 32
     """Keypoints per camera."""
     words: int = 32
@@ -84,7 +85,7 @@ class PolicyConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> PolicyConfig:
         """Return the configuration that ``to_dict`` wrote."""
-        return cls(**(values | {"head": HeadConfig(**values["head"])}))
+        return cls(**(values | {"head": HeadConfig(**values["head"]), "reduce": tuple(values["reduce"])}))
 
 
 class InstructionEncoder(nn.Module):
@@ -126,10 +127,10 @@ class VisuomotorPolicy(nn.Module):
         width = config.d_model
         self.instruction = InstructionEncoder(config)
         self.cameras = nn.ModuleList(
-            CameraEncoder(config.width, config.keypoints, width) for _ in range(config.cameras)
+            CameraEncoder(config.width, config.keypoints, width, reduce) for reduce in config.reduce
         )
         self.state = nn.Sequential(nn.Linear(config.state_dim, width), nn.GELU(), nn.Linear(width, width))
-        self.kinds = nn.Parameter(torch.randn(2 + config.cameras, width) * 0.02)
+        self.kinds = nn.Parameter(torch.randn(2 + len(config.reduce), width) * 0.02)
         self.layers = encoder_layers(config, config.layers)
         self.norm = nn.LayerNorm(width)
         self.aim = nn.Sequential(nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, max(1, config.aim_dim)))
@@ -149,13 +150,14 @@ class VisuomotorPolicy(nn.Module):
 
         images: (B, K, 3, H, W) about -1 … 1; state: (B, state_dim); words: (B, W) integers, padded with PADDING.
         """
-        told = self.instruction(words)  # (B, C)
+        different, which = words.unique(dim=0, return_inverse=True)  # a batch repeats a few instructions
+        told = self.instruction(different)[which]  # (B, C)
         proprioception = self.state(state)  # (B, C)
         tokens = [told[:, None] + self.kinds[0], proprioception[:, None] + self.kinds[1]]
         for camera, encoder in enumerate(self.cameras):
             image = images[:, camera].contiguous(memory_format=torch.channels_last)  # (B, 3, H, W)
-            tokens.append(encoder(image, told) + self.kinds[2 + camera])  # (B, 17, C)
-        x = torch.cat(tokens, dim=1)  # (B, 2 + 17 K, C)
+            tokens.append(encoder(image, told) + self.kinds[2 + camera])  # (B, 5, C)
+        x = torch.cat(tokens, dim=1)  # (B, 2 + 5 K, C)
         for layer in self.layers:
             x = layer(x, None)
         x = self.norm(x)

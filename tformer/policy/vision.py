@@ -50,38 +50,35 @@ class SpatialSoftmax(nn.Module):
 
 
 class CameraEncoder(nn.Module):
-    """Image to 1 + 16 tokens: keypoints at a quarter of the resolution, and 4×4 patches."""
+    """Image to 1 + 4 tokens: keypoints at a quarter of the resolution, and 2×2 patches.
 
-    PATCHES = 4
+    width: channels at a quarter of the resolution, a multiple of 8; twice as many at an eighth. reduce: the image is
+    first averaged over cells of this many pixels a side.
+    """
 
-    def __init__(self, width: int, keypoints: int, d_model: int) -> None:
-        """``width``: channels at half resolution, a multiple of 8; there are twice as many at each halving."""
+    PATCHES = 2
+
+    def __init__(self, width: int, keypoints: int, d_model: int, reduce: int = 1) -> None:
         super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, width, 3, stride=2, padding=1),
-            nn.GroupNorm(8, width),
-            nn.ReLU(),
-            nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
-        )
-        self.fine = FilmBlock(2 * width, d_model)
-        self.down = nn.Sequential(
-            nn.GroupNorm(8, 2 * width), nn.ReLU(), nn.Conv2d(2 * width, 4 * width, 3, stride=2, padding=1)
-        )
-        self.coarse = FilmBlock(4 * width, d_model)
-        self.up = nn.Conv2d(4 * width, 2 * width, 1)
-        self.located = FilmBlock(2 * width, d_model)
-        self.keypoints = SpatialSoftmax(2 * width, keypoints)
+        self.reduce = nn.AvgPool2d(reduce)
+        self.stem = nn.Conv2d(3, width, 5, stride=4, padding=2)
+        self.fine = FilmBlock(width, d_model)
+        self.down = nn.Sequential(nn.GroupNorm(8, width), nn.ReLU(), nn.Conv2d(width, 2 * width, 3, 2, padding=1))
+        self.coarse = FilmBlock(2 * width, d_model)
+        self.up = nn.Conv2d(2 * width, width, 1)
+        self.norm = nn.GroupNorm(8, width)
+        self.keypoints = SpatialSoftmax(width, keypoints)
         self.point_token = nn.Linear(2 * keypoints, d_model)
-        self.patch_token = nn.Linear(4 * width, d_model)
+        self.patch_token = nn.Linear(2 * width, d_model)
         self.positions = nn.Parameter(torch.randn(self.PATCHES**2, d_model) * 0.02)
 
     def forward(self, image: Tensor, condition: Tensor) -> Tensor:
-        """image: (B, 3, H, W) about -1 … 1, H and W multiples of 32; condition: (B, C). Returns (B, 17, C)."""
-        fine = self.fine(self.stem(image), condition)  # (B, 2 w, H/4, W/4)
-        coarse = self.coarse(self.down(fine), condition)  # (B, 4 w, H/8, W/8)
+        """image: (B, 3, H, W) about -1 … 1, H and W multiples of 16 * reduce; condition: (B, C). Returns (B, 5, C)."""
+        fine = self.fine(self.stem(self.reduce(image)), condition)  # (B, w, H/4, W/4)
+        coarse = self.coarse(self.down(fine), condition)  # (B, 2 w, H/8, W/8)
         # What a thing is shows from afar, where it is from near: the coarse features choose among the fine ones.
-        fine = fine + nn.functional.interpolate(self.up(coarse), scale_factor=2.0)  # (B, 2 w, H/4, W/4)
-        points = self.keypoints(self.located(fine, condition))  # (B, 2 K)
-        patches = nn.functional.adaptive_avg_pool2d(coarse, self.PATCHES).flatten(2).mT  # (B, 16, 4 w)
-        patches = self.patch_token(patches) + self.positions  # (B, 16, C)
-        return torch.cat([self.point_token(points)[:, None], patches], dim=1)  # (B, 17, C)
+        chosen = fine + nn.functional.interpolate(self.up(coarse), scale_factor=2.0)  # (B, w, H/4, W/4)
+        points = self.keypoints(nn.functional.relu(self.norm(chosen)))  # (B, 2 K)
+        patches = nn.functional.adaptive_avg_pool2d(coarse, self.PATCHES).flatten(2).mT  # (B, 4, 2 w)
+        patches = self.patch_token(patches) + self.positions  # (B, 4, C)
+        return torch.cat([self.point_token(points)[:, None], patches], dim=1)  # (B, 5, C)

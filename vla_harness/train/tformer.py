@@ -42,14 +42,14 @@ class TformerOptions(TrainOptions):
     """Actions of a chunk."""
     language: bool = True
     """False blanks the instruction, to see what the words are worth."""
-    width: int = 16
-    """Channels of a camera's network at half resolution, a multiple of 8."""
+    width: int = 32
+    """Channels of a camera's network at a quarter of the resolution, a multiple of 8."""
     d_model: int = 128
     """Width of a token."""
     layers: int = 2
     """Blocks of the observation transformer."""
     cameras: tuple[str, ...] = ("agentview", "wrist")
-    """Cameras, by the last part of the dataset's names."""
+    """Cameras, by the last part of the dataset's names; those after the first are seen at half the resolution."""
     state_keys: tuple[str, ...] = ("eef_pos", "eef_axis_angle", "gripper_qpos")
     """What observation.state holds, in the harness's names."""
     image_size: int = 128
@@ -62,7 +62,7 @@ class TformerOptions(TrainOptions):
     """Augmentation: most that brightness, contrast and channels change."""
     aim_weight: float = 0.5
     """Weight of the auxiliary loss where the dataset says where things are."""
-    draws: int = 4
+    draws: int = 2
     """Noise levels that the head learns from each observation."""
     hold_out: int = 20
     """Each how-many-th episode is kept from training, for validation; 0 keeps none."""
@@ -106,7 +106,7 @@ def train_policy(options: TformerOptions) -> Path:
     samples = read_samples([open_dataset(path) for path in options.dataset], options)
     network = PolicyConfig(
         vocabulary=0,  # counted with the instructions
-        cameras=len(options.cameras),
+        reduce=(1,) + (2,) * (len(options.cameras) - 1),
         state_dim=samples.state.shape[1],
         aim_dim=samples.aims.shape[1],
         action_dim=samples.actions.shape[2],
@@ -151,7 +151,7 @@ def _check(options: TformerOptions) -> None:
     if options.image_size % 32:
         raise UserError(f"--image-size is {options.image_size}: give a multiple of 32, such as 128.")
     if options.width % 8 or options.width < 8:
-        raise UserError(f"--width is {options.width}: give a multiple of 8, such as 16.")
+        raise UserError(f"--width is {options.width}: give a multiple of 8, such as 32.")
     if not options.dataset:
         raise UserError("--dataset names no folder: give one or more.")
 
