@@ -41,13 +41,11 @@ def _evaluate(options: RunLibero) -> int:
     from vla_harness.envs.libero.environment import INTERFACE
 
     tasks = [
-        SuiteTask(task.task_id, task.name, task.instruction, len(initial_states(task)))
+        SuiteTask(task.task_id, task.name, task.instruction, len(initial_states(task)), INTERFACE)
         for task in suite_tasks(options.suite)
     ]
     environments = f"vla_harness.envs:libero/{options.suite}-v0"
-    return evaluate(
-        options, Suite("libero", options.suite, environments, tasks, INTERFACE, lambda: _locate(options.assets))
-    )
+    return evaluate(options, Suite("libero", options.suite, environments, tasks, lambda: _locate(options.assets)))
 
 
 def _locate(choice: str) -> Site:

@@ -111,13 +111,14 @@ class Adapter:
             )
         if self.is_identity:
             return np.ascontiguousarray(chunk, np.float32)
-        wide = np.asarray(chunk, np.float64)
+        wide = np.asarray(chunk, np.float64).reshape(-1, self.policy.action.arm_dim)  # a row for each arm
         translation, rotation, gripper = wide[:, :3] * self._translation, wide[:, 3:-1], wide[:, -1:]
         if self._rotation is not None:
             rotation = self._rotation(rotation)
         if self._gripper is not None:
             gripper = self._gripper(gripper)
-        return np.concatenate([translation, rotation, gripper], axis=1).astype(np.float32)
+        converted = np.concatenate([translation, rotation, gripper], axis=1).astype(np.float32)
+        return converted.reshape(len(chunk), self.environment.action.dim)
 
 
 def _check_cameras(environment: EnvironmentSpec, policy: PolicySpec, names: tuple[str, str]) -> None:
@@ -150,7 +151,7 @@ def _check_actions(environment: ActionConvention, policy: ActionConvention, name
                     f"{_capital(name)} states {value} as its action.{field}, so the actions of {names[0]} and"
                     f" {names[1]} cannot be joined: state a positive number."
                 )
-        if convention.rotation in ("quat_xyzw", "rot6d") and convention.rotation_unit != 1.0:
+        if convention.rotation in ("quat_xyzw", "rot6d", "none") and convention.rotation_unit != 1.0:
             raise ConventionError(
                 f"{_capital(name)} states {convention.rotation_unit} as its action.rotation_unit, but"
                 f" {convention.rotation} entries have no unit, so the actions of {names[0]} and {names[1]} cannot be"
@@ -169,6 +170,21 @@ def _check_actions(environment: ActionConvention, policy: ActionConvention, name
             " (action.mode), and no conversion between the two is known: use a policy or an environment whose modes"
             " agree."
         )
+    if policy.arms != environment.arms:
+        raise ConventionError(
+            f"{_capital(names[0])} moves {_arms(policy)}, {names[1]} has {_arms(environment)} (action.arms): use a"
+            " policy or an environment whose arms agree."
+        )
+    if policy.rotation != environment.rotation and "none" in (policy.rotation, environment.rotation):
+        raise ConventionError(
+            f"{_capital(names[0])} writes rotations as {policy.rotation}, {names[1]} takes them as"
+            f" {environment.rotation} (action.rotation), and what one of the two leaves out is not made up: use a"
+            " policy or an environment whose rotations agree."
+        )
+
+
+def _arms(convention: ActionConvention) -> str:
+    return f"{convention.arms} arm{'' if convention.arms == 1 else 's'}"
 
 
 def _capital(text: str) -> str:

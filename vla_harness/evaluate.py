@@ -22,7 +22,7 @@ from .conventions import Adapter
 from .errors import RunFailed, UserError
 from .progress import Progress
 from .protocols import PROTOCOLS, Protocol, protocol_card
-from .registry import available_policies, load_policy, policy_options, typed_options
+from .registry import ACTION, available_policies, load_policy, policy_options, typed_options
 from .results import RunFolder, collect_provenance, write_reports
 from .results.memory import PEAK_MEMORY, peak_memory_mb
 from .results.run_folder import CONFIG, config_differences
@@ -106,12 +106,18 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class SuiteTask:
-    """One task of a suite. initial_states: how many the benchmark stores."""
+    """One task of a suite.
+
+    initial_states: how many the benchmark stores. interface: what its environment offers; it may differ within a suite.
+    scripted: whether the policy that reads the simulator's state knows the task.
+    """
 
     task_id: int
     name: str
     instruction: str
     initial_states: int
+    interface: EnvironmentSpec
+    scripted: bool = True
 
 
 @dataclass(frozen=True)
@@ -128,7 +134,6 @@ class Suite:
     """A benchmark's suite.
 
     gymnasium_id: of its environments, with the module that registers them; their option ``task`` is the task's number.
-    interface: what they offer.
     locate: finds assets and rendering, once, when all else has been checked, because it may download for minutes.
     """
 
@@ -136,7 +141,6 @@ class Suite:
     name: str
     gymnasium_id: str
     tasks: Sequence[SuiteTask]
-    interface: EnvironmentSpec
     locate: Callable[[], Site]
 
 
@@ -220,8 +224,8 @@ def make_plan(options: RunOptions, suite: Suite) -> Plan:
     workers = _cores() if options.workers is None else options.workers
     if workers < 1:
         raise UserError(f"--workers is {workers}: give at least 1.")
-    policy = _load_policy(options, suite)
-    Adapter(suite.interface, policy.spec, f"{suite.benchmark}/{suite.name}")  # refuses what cannot be joined
+    policy = _load_policy(options, suite, tasks)
+    _check_policy(policy, suite, tasks)
     workers = min(workers, len(tasks) * trials)
     config = asdict(options) | {
         "policy": policy.spec.name if options.server else options.policy,
@@ -237,10 +241,27 @@ def make_plan(options: RunOptions, suite: Suite) -> Plan:
     return Plan(suite, tasks, trials, protocol, policy, workers, config)
 
 
-def _load_policy(options: RunOptions, suite: Suite) -> Policy:
+def _check_policy(policy: Policy, suite: Suite, tasks: Sequence[SuiteTask]) -> None:
+    """Refuse, in one sentence, a policy that one of the tasks cannot be joined with."""
+    alike = all(task.interface == tasks[0].interface for task in tasks)
+    for task in tasks[:1] if alike else tasks:
+        name = f"{suite.benchmark}/{suite.name}"
+        Adapter(task.interface, policy.spec, name if alike else f"{name} {task.name}")
+    unknown = [task for task in tasks if policy.spec.reads_scene and not task.scripted]
+    if unknown:
+        known = [str(task.task_id) for task in suite.tasks if task.scripted]
+        raise UserError(
+            f"The policy {policy.spec.name!r} does not know {', '.join(task.name for task in unknown)}"
+            f" of {suite.benchmark}/{suite.name} as it is chosen: "
+            + (f"give --tasks {','.join(known)}, or another policy." if known else "choose another policy.")
+        )
+
+
+def _load_policy(options: RunOptions, suite: Suite, tasks: Sequence[SuiteTask]) -> Policy:
     if options.server is None:
         if options.policy == "remote":
             raise UserError("--policy remote acts through a server: give --server URL alone.")
+        follows = {ACTION: tasks[0].interface.action} if ACTION in policy_options(options.policy) else {}
         return load_policy(
             options.policy,
             checkpoint=options.checkpoint,
@@ -248,6 +269,7 @@ def _load_policy(options: RunOptions, suite: Suite) -> Policy:
             device=options.device,
             unnorm_key=options.unnorm_key or _default_unnorm_key(options.policy, suite),
             **typed_options(options.policy, options.policy_option),
+            **follows,
         )
     if options.checkpoint or options.precision or options.device or options.unnorm_key or options.policy_option:
         raise UserError(

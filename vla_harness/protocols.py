@@ -85,6 +85,16 @@ PROTOCOLS = {
             actions_per_inference=1,
             source="NVIDIA/Isaac-GR00T N1.5 examples/Libero",
         ),
+        Protocol(
+            "robosuite",
+            trials=50,
+            max_steps={"single-arm": 500, "two-arm": 500},
+            settle_steps=0,
+            settle_action=(),
+            image_path="the policy's own",
+            actions_per_inference=None,
+            source="ARISE-Initiative/robosuite-benchmark: horizon 500 at 20 Hz for every task",
+        ),
     )
 }
 

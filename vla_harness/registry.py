@@ -24,6 +24,9 @@ POLICIES = {
 OWN_FLAGS = ("checkpoint", "precision", "device", "unnorm_key")
 """Options of policies that the evaluation commands have a flag for."""
 
+ACTION = "action"
+"""Option of policies that write whatever actions an environment takes: its ``ActionConvention``."""
+
 _TYPES: dict[str, Callable[[str], Any]] = {
     "int": int,
     "float": float,
@@ -48,7 +51,7 @@ def load_policy(name: str, **options: Any) -> Policy:
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         for key in given:
             if key not in parameters:
-                known = ", ".join(parameters) or "none"
+                known = ", ".join(name for name in parameters if name != ACTION) or "none"
                 raise UserError(f"The policy {name!r} has no option {key!r}; its options: {known}.")
     for key, parameter in parameters.items():
         if parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD and key not in given:
@@ -74,6 +77,8 @@ def typed_options(name: str, pairs: Sequence[str]) -> dict[str, Any]:
             raise UserError(f"--policy-option {pair} has no value: give KEY=VALUE.")
         if key in OWN_FLAGS:
             raise UserError(f"--policy-option {pair} has a flag of its own: give --{key.replace('_', '-')} {value}.")
+        if key == ACTION:
+            raise UserError(f"--policy-option {pair} is the environment's to say: leave it out.")
         kinds = str(parameters[key].annotation).split(" | ") if key in parameters else []
         try:
             options[key] = next((_TYPES[kind](value) for kind in kinds if kind in _TYPES), value)

@@ -21,7 +21,8 @@ what LIBERO's "rotated by 180 degrees" training data (``raw[::-1, ::-1]``) are, 
 ``upside_down``.
 """
 
-Rotation = Literal["axis_angle", "euler_xyz", "quat_xyzw", "rot6d"]
+Rotation = Literal["axis_angle", "euler_xyz", "quat_xyzw", "rot6d", "none"]
+"""How a rotation is written; "none": not at all, the hand keeps its orientation."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Observation:
 
 @dataclass(frozen=True)
 class ActionConvention:
-    """The meaning of an action vector: [translation 3 | rotation | gripper 1].
+    """The meaning of an action vector: [translation 3 | rotation | gripper 1], one after the other for each arm.
 
     mode: "delta" (relative to the current end-effector pose, world axes) or "absolute" (world pose, metres).
     translation_unit: metres per 1.0 of a translation entry.
@@ -54,6 +55,7 @@ class ActionConvention:
     rotation_unit: radians per 1.0 of a rotation entry (1.0 for absolute poses).
     gripper_open, gripper_closed: values of the last entry that open and close the gripper.
     gripper_binary: the entry is thresholded at the middle of the two values before it is converted.
+    arms: how many arms the vector moves.
     """
 
     mode: Literal["delta", "absolute"]
@@ -63,11 +65,17 @@ class ActionConvention:
     gripper_open: float
     gripper_closed: float
     gripper_binary: bool = False
+    arms: int = 1
+
+    @property
+    def arm_dim(self) -> int:
+        """Number of entries of one arm."""
+        return 3 + {"axis_angle": 3, "euler_xyz": 3, "quat_xyzw": 4, "rot6d": 6, "none": 0}[self.rotation] + 1
 
     @property
     def dim(self) -> int:
         """Length of the action vector."""
-        return 3 + {"axis_angle": 3, "euler_xyz": 3, "quat_xyzw": 4, "rot6d": 6}[self.rotation] + 1
+        return self.arms * self.arm_dim
 
 
 DELTA_EEF_POSE = ActionConvention(

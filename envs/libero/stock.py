@@ -44,7 +44,7 @@ def check_version(distribution: str) -> str:
         installed = "not installed"
     if installed != required:
         raise UserError(
-            f"LIBERO's scores hold for {distribution} {required}, which is {installed} here: "
+            f"The benchmarks' scores hold for {distribution} {required}, which is {installed} here: "
             f"run `{INSTALL_COMMANDS[distribution]}`."
         )
     return installed
@@ -59,7 +59,7 @@ def import_libero(assets: Path) -> ModuleType:
     """
     for distribution in REQUIRED_VERSIONS:
         check_version(distribution)
-    with _quiet_robosuite(), _private_libero_configuration():
+    with quiet_robosuite(), _private_libero_configuration():
         package = import_module("libero.libero")
         envs = import_module("libero.libero.envs")
     package._assets_path_cache = str(assets)  # type: ignore[attr-defined]  # read by libero's get_assets_path()
@@ -100,7 +100,7 @@ def _configuration_folder() -> Path:
 
 
 @contextlib.contextmanager
-def _quiet_robosuite() -> Iterator[None]:
+def quiet_robosuite() -> Iterator[None]:
     """Give robosuite's settings module our values before robosuite's first import reads them.
 
     Logging: errors on the console only, no ``/tmp/robosuite.log``. CUDA_VISIBLE_DEVICES is hidden for the moment of the

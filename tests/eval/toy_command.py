@@ -37,13 +37,13 @@ class BrokenPolicy(RandomPolicy):
 def main() -> int:
     """Run the command. The suite is called "spatial", because protocols state the steps of LIBERO's suites."""
     POLICIES["broken"] = "tests.eval.toy_command:BrokenPolicy"
-    tasks = [SuiteTask(task, f"toy_{task}", f"reach target {task}", ToyEnvironment.initial_states) for task in (0, 1)]
+    offered, states = ToyEnvironment(0).interface, ToyEnvironment.initial_states
+    tasks = [SuiteTask(task, f"toy_{task}", f"reach target {task}", states, offered) for task in (0, 1)]
     suite = Suite(
         "toy",
         "spatial",
         "tests.toy_environment:toy/reach-v0",
         tasks,
-        ToyEnvironment(0).interface,
         lambda: Site({"kind": "none"}, "nothing", OPTIONS),
     )
     return run_command(lambda: evaluate(parse_options(RunOptions, None, "toy"), suite))

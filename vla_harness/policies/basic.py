@@ -6,35 +6,37 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..types import DELTA_EEF_POSE, Observation, Policy, PolicySpec, random_generator
+from ..types import DELTA_EEF_POSE, ActionConvention, Observation, Policy, PolicySpec, random_generator
 
 
 class NoopPolicy(Policy):
-    """Stands still with an open gripper."""
+    """Stands still with open grippers."""
 
-    def __init__(self) -> None:
-        self.spec = PolicySpec("noop", DELTA_EEF_POSE)
+    def __init__(self, action: ActionConvention = DELTA_EEF_POSE) -> None:
+        """Write ``action``s, which are deltas."""
+        self.spec = PolicySpec("noop", action)
 
     def act(self, observations: Sequence[Observation]) -> np.ndarray:
-        """Return (batch, 1, 7) float32: no motion, gripper open."""
-        actions = np.zeros((len(observations), 1, DELTA_EEF_POSE.dim), np.float32)
-        actions[:, :, -1] = DELTA_EEF_POSE.gripper_open
-        return actions
+        """Return (batch, 1, dim) float32: no motion, grippers open."""
+        convention = self.spec.action
+        actions = np.zeros((len(observations), 1, convention.arms, convention.arm_dim), np.float32)
+        actions[..., -1] = convention.gripper_open
+        return actions.reshape(len(observations), 1, convention.dim)
 
 
 class RandomPolicy(Policy):
     """Draws every entry of every action uniformly from [-1, 1)."""
 
-    def __init__(self, seed: int = 0) -> None:
-        """Draw from (``seed``, episode, step); the run's own seed is part of the episode's name."""
-        self.spec = PolicySpec("random", DELTA_EEF_POSE)
+    def __init__(self, seed: int = 0, action: ActionConvention = DELTA_EEF_POSE) -> None:
+        """Draw ``action``s from (``seed``, episode, step); the run's own seed is part of the episode's name."""
+        self.spec = PolicySpec("random", action)
         self._seed = seed
 
     def act(self, observations: Sequence[Observation]) -> np.ndarray:
-        """Return (batch, 1, 7) float32, the same for an (episode, step) whatever the batch around it."""
+        """Return (batch, 1, dim) float32, the same for an (episode, step) whatever the batch around it."""
         return np.stack(
             [
-                random_generator(self._seed, o.episode, o.step).uniform(-1.0, 1.0, (1, DELTA_EEF_POSE.dim))
+                random_generator(self._seed, o.episode, o.step).uniform(-1.0, 1.0, (1, self.spec.action.dim))
                 for o in observations
             ]
         ).astype(np.float32)

@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import UserError
 from ..results import read_run
 from ..results.run_folder import DATABASE
-from ..types import DELTA_EEF_POSE, Observation, Policy, PolicySpec
+from ..types import DELTA_EEF_POSE, ActionConvention, Observation, Policy, PolicySpec
 
 
 class ReplayPolicy(Policy):
@@ -22,22 +22,25 @@ class ReplayPolicy(Policy):
     the same states, outcome and length.
     """
 
-    def __init__(self, checkpoint: str) -> None:
-        """Read the run folder ``checkpoint``; raises UserError if it is none or holds no finished episode."""
-        self.spec = PolicySpec("replay", DELTA_EEF_POSE)
+    def __init__(self, checkpoint: str, action: ActionConvention = DELTA_EEF_POSE) -> None:
+        """Read the run folder ``checkpoint``, whose environments took ``action``s.
+
+        Raises UserError if it is no run, holds no finished episode, or its actions have another length.
+        """
+        self.spec = PolicySpec("replay", action)
         self._run = checkpoint
         self._actions = {str(r.key): r.actions for r in read_run(checkpoint).results if r.outcome != "error"}
         if not self._actions:
             raise UserError(f"{checkpoint} holds no finished episode: give a run that has some to --checkpoint.")
         for episode, actions in self._actions.items():
-            if actions.shape[1:] != (DELTA_EEF_POSE.dim,):
+            if actions.shape[1:] != (action.dim,):
                 raise UserError(
-                    f"The actions of {episode} in {checkpoint} have {actions.shape[1]} entries, and the policy 'replay'"
-                    f" plays {DELTA_EEF_POSE.dim}: give a run of an environment with delta end-effector actions."
+                    f"The actions of {episode} in {checkpoint} have {actions.shape[1]} entries, and the environment"
+                    f" takes {action.dim}: give a run of the same environment, robot and controller."
                 )
 
     def act(self, observations: Sequence[Observation]) -> np.ndarray:
-        """Return (batch, 1, 7) float32; raises UserError for an episode or a step that the run does not hold."""
+        """Return (batch, 1, dim) float32; raises UserError for an episode or a step that the run does not hold."""
         return np.stack([self._stored(o.episode, o.step) for o in observations])[:, None]
 
     @property

@@ -12,6 +12,8 @@ SUITES = {
     "goal": ("LIBERO-Goal", 10),
     "10": ("LIBERO-10 (Long)", 10),
     "90": ("LIBERO-90", 90),
+    "single-arm": ("robosuite, one arm", 7),
+    "two-arm": ("robosuite, two arms", 3),
 }
 """Suite -> (the benchmark's name for it, its number of tasks)."""
 

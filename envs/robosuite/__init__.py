@@ -1,0 +1,1 @@
+"""robosuite 1.4.0's own tasks: suites, initial states, environments and scenes."""

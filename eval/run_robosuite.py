@@ -1,0 +1,76 @@
+"""Evaluate a policy on robosuite's tasks: ``python eval/run_robosuite.py --suite single-arm``, as ``vla-robosuite``."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+if __name__ == "__main__":  # a checkout whose packages are installed, but not the project itself
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tyro.conf import arg
+
+from vla_harness.command import parse_options, run_command
+from vla_harness.evaluate import RunOptions, Site, Suite, SuiteTask, announce, evaluate
+from vla_harness.protocols import PROTOCOLS
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRobosuite(RunOptions):
+    """Evaluate a policy on a suite of robosuite's tasks, and write a table of success rates with intervals.
+
+    Exit codes: 0 done, 1 the run failed or episodes ended in errors, 2 something to put right in the command.
+    """
+
+    suite: Literal["single-arm", "two-arm"]
+    """Suite of tasks."""
+
+    robot: Annotated[str, arg(metavar="{Panda,Sawyer,IIWA,Jaco,Kinova3,UR5e}")] = "Panda"
+    """Robot, or two with a comma between for the suite two-arm."""
+
+    controller: Annotated[str, arg(metavar="{OSC_POSE,OSC_POSITION}")] = "OSC_POSE"
+    """What turns actions into torques, at robosuite's usual settings for it."""
+
+    protocol: Annotated[str, arg(metavar=f"{{{','.join(PROTOCOLS)}}}")] = "robosuite"
+    """Published evaluation whose settings are kept: trials, steps, settle phase, seeds, actions per inference."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; ``arguments`` without the program's name. Returns the exit code."""
+    return run_command(lambda: _evaluate(parse_options(RunRobosuite, arguments, "run_robosuite.py")))
+
+
+def _evaluate(options: RunRobosuite) -> int:
+    from vla_harness.envs.robosuite.benchmark import (
+        DEFAULT_ROBOT,
+        INITIAL_STATES,
+        chosen_robots,
+        interface,
+        suite_tasks,
+    )
+
+    tasks = []
+    for task in suite_tasks(options.suite):
+        robots = chosen_robots(options.robot, task.arms)
+        offered = interface(task, robots, options.controller)
+        scripted = task.expert and robots == (DEFAULT_ROBOT,)
+        tasks.append(SuiteTask(task.task_id, task.name, task.instruction, INITIAL_STATES, offered, scripted))
+    environments = f"vla_harness.envs:robosuite/{options.suite}-v0"
+    return evaluate(options, Suite("robosuite", options.suite, environments, tasks, lambda: _locate(options)))
+
+
+def _locate(options: RunRobosuite) -> Site:
+    from vla_harness.envs.gl import choose_gl_backend, gl_renderer
+    from vla_harness.envs.libero.stock import check_version
+
+    announce("robot", f"{options.robot} under {options.controller}")
+    backend = choose_gl_backend()  # before the workers start: they find the answer in the environment
+    announce("rendering", f"{backend}, {gl_renderer()}")
+    models = {"kind": "robosuite", "digest": f"robosuite {check_version('robosuite')}"}  # they come with the package
+    return Site(models, backend, {"robot": options.robot, "controller": options.controller})
+
+
+if __name__ == "__main__":
+    sys.exit(main())
