@@ -50,14 +50,18 @@ class Plot:
 
 @dataclass(frozen=True, kw_only=True)
 class Convert:
-    """Write a dataset in another format. Videos of LeRobot datasets are not encoded anew."""
+    """Write a dataset in another format. From LeRobot to LeRobot, videos are not encoded anew.
+
+    LIBERO's files take the cameras agentview and wrist, the states eef_pos, eef_axis_angle, gripper_qpos and joint (or
+    an observation.state of 8 numbers), and the action of 7; what is left out is printed.
+    """
 
     dataset: Positional[Path]
     """Folder of a LeRobot dataset, or LIBERO's .hdf5 file or a folder of these."""
     out: Positional[Path]
     """New folder for the converted dataset."""
     version: Version
-    """Version of LeRobot's format to write."""
+    """What to write: a version of LeRobot's format, or hdf5, LIBERO's files."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -107,9 +111,14 @@ def _plot(arguments: Sequence[str]) -> int:
 def _convert(arguments: Sequence[str]) -> int:
     options = parse_options(Convert, arguments, "python -m vla_harness.data convert")
     dataset = open_dataset(options.dataset)
+    if options.version == "hdf5":
+        from .libero_hdf5 import left_out
+
+        if names := left_out(dataset):
+            print(f"left out, as LIBERO's files have no place for it: {', '.join(names)}")
     with tqdm(total=len(dataset.episodes), unit="episode", disable=None) as bar:
         written = convert_dataset(dataset, options.out, options.version, lambda done: bar.update(done - bar.n))
-    print(f"{written.path}: {plural(len(written.episodes), 'episode')}, LeRobot {written.version}")
+    print(f"{written.path}: {plural(len(written.episodes), 'episode')}, {written.kind}")
     return DONE
 
 

@@ -1,4 +1,4 @@
-"""Conversion between LIBERO's HDF5 files, LeRobot v2.1 and LeRobot v3.0."""
+"""Conversion between LeRobot v2.1, LeRobot v3.0 and LIBERO's HDF5 files."""
 
 from __future__ import annotations
 
@@ -12,25 +12,30 @@ from .features import BOOKKEEPING, Feature
 from .lerobot_v3 import remove_folder, write_v3
 from .writer import DatasetWriter
 
-Version = Literal["v2.1", "v3.0"]
+Version = Literal["v2.1", "v3.0", "hdf5"]
 
 
 def convert_dataset(
     dataset: Dataset, out: Path, version: Version, progress: Callable[[int], object] = lambda done: None
 ) -> Dataset:
-    """Write ``dataset`` as LeRobot ``version`` into the new folder ``out``, and return it opened.
+    """Write ``dataset`` as ``version`` into the new folder ``out``, and return it opened.
 
-    Episodes are numbered from 0; tasks keep their numbers, columns their values. Videos of LeRobot datasets are not
-    encoded anew; those of HDF5 become mp4. ``out`` appears once all is written. progress: is told the episodes done.
-    Raises UserError where ``out`` exists or the source is damaged.
+    LeRobot: episodes are numbered from 0; tasks keep their numbers, columns their values. Videos of LeRobot datasets
+    are not encoded anew; those of HDF5 become mp4. "hdf5": LIBERO's files, see ``write_demonstrations``.
+    ``out`` appears once all is written. progress: is told the episodes done.
+    Raises UserError where ``out`` exists, the source is damaged, or it has not what LIBERO's files need.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists already: choose a new folder for the conversion.")
     if dataset.version == version:
-        raise UserError(f"{dataset.path} is a {version} dataset already: choose the other version.")
+        raise UserError(f"{dataset.path} is a {version} dataset already: choose another version.")
     partial = out.with_name(out.name + ".partial")
     remove_folder(partial)
-    if version == "v2.1":
+    if version == "hdf5":
+        from .libero_hdf5 import write_demonstrations  # h5py is needed for these files alone
+
+        write_demonstrations(dataset, partial, progress)
+    elif version == "v2.1":
         _write_v2(dataset, partial, progress)
     elif dataset.version.startswith("v2."):
         write_v3(dataset, partial)

@@ -62,6 +62,11 @@ class Dataset:
     info: Mapping[str, Any] | None = None
 
     @property
+    def kind(self) -> str:
+        """The format, in words."""
+        return "LIBERO's HDF5 demonstrations" if self.version == "hdf5" else f"LeRobot {self.version}"
+
+    @property
     def frames(self) -> int:
         """Frames of all episodes."""
         return sum(record.length for record in self.episodes)

@@ -1,14 +1,15 @@
 """LIBERO's demonstrations: one HDF5 file for each task, as the benchmark and its regenerations publish them.
 
 Source: Lifelong-Robot-Learning/LIBERO ``scripts/create_dataset.py`` and openvla
-``regenerate_libero_dataset.py``: data/demo_i/{actions, obs/{agentview_rgb, eye_in_hand_rgb, ee_pos, ee_ori,
+``regenerate_libero_dataset.py``: data/demo_i/{actions, obs/{agentview_rgb, eye_in_hand_rgb, ee_pos, ee_ori, ee_states,
 gripper_states, joint_states}, rewards, dones}.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +19,8 @@ import numpy as np
 
 from ..conventions import orient
 from ..errors import UserError
-from .dataset import Dataset
+from ..results.files import explain_write_errors
+from .dataset import Dataset, Episode
 from .features import BOOKKEEPING, Feature
 from .lerobot import EpisodeRecord
 from .modality import Modality, Part
@@ -27,6 +29,8 @@ FPS = 20.0
 CAMERAS = {"observation.images.agentview": "agentview_rgb", "observation.images.wrist": "eye_in_hand_rgb"}
 STATE = {"eef_pos": ("ee_pos", 3), "eef_axis_angle": ("ee_ori", 3), "gripper_qpos": ("gripper_states", 2)}
 """Parts of observation.state: our name -> (LIBERO's, length)."""
+JOINT = ("observation.state.joint", "joint_states", 7)
+"""Our feature, LIBERO's field, length. A file may lack it."""
 
 
 def open_demonstrations(path: Path) -> Dataset:
@@ -39,6 +43,7 @@ def open_demonstrations(path: Path) -> Dataset:
     places: list[tuple[Path, str, int]] = []
     tasks: dict[int, str] = {}
     shapes: dict[str, tuple[int, ...]] = {}
+    has_joints = True
     for file in files:
         with _opened(file) as data:
             words = _instruction(file, data)
@@ -52,38 +57,46 @@ def open_demonstrations(path: Path) -> Dataset:
                 places.append((file, name, task))
                 for feature, source in CAMERAS.items():
                     shapes.setdefault(feature, _field(file, data, f"{name}/obs/{source}").shape[1:])
+                has_joints = has_joints and f"{name}/obs/{JOINT[1]}" in data
     if not records:
         raise UserError(f"{path} holds no demonstrations: name an .hdf5 file of LIBERO's, or a folder of them.")
-    start, parts = 0, {}
-    for key, (_, length) in STATE.items():
-        parts[key] = Part("observation.state", start, start + length)
-        start += length
+    entries = [f"{key}_{i}" for key, (_, length) in STATE.items() for i in range(length)]
+    joints = {JOINT[0]: Feature("float32", (JOINT[2],))} if has_joints else {}
     features = {
         **{name: Feature("image", shape) for name, shape in shapes.items()},
-        "observation.state": Feature(
-            "float32", (start,), [f"{k}_{i}" for k, (_, n) in STATE.items() for i in range(n)]
-        ),
-        "observation.state.joint": Feature("float32", (7,)),
+        "observation.state": Feature("float32", (len(entries),), entries),
+        **joints,
         "action": Feature("float32", (7,), ["x", "y", "z", "roll", "pitch", "yaw", "gripper"]),
         **BOOKKEEPING,
     }
+    joint_part = {"joint": Part(JOINT[0], 0, JOINT[2])} if has_joints else {}
     modality = Modality(
-        {**parts, "joint": Part("observation.state.joint", 0, 7)},
+        _parts_of_state() | joint_part,
         {"action": Part("action", 0, 7, absolute=False)},
         {name.removeprefix("observation.images."): name for name in CAMERAS},
         {"human.task_description": "task_index"},
     )
-    storage = _Storage(tuple(records), tuple(places))
+    storage = _Storage(tuple(records), tuple(places), has_joints)
     return Dataset(
         path, "hdf5", FPS, "panda", features, tuple(CAMERAS), tasks, tuple(records), storage, own_modality=modality
     )
 
 
+def _parts_of_state() -> dict[str, Part]:
+    start, parts = 0, {}
+    for key, (_, length) in STATE.items():
+        parts[key] = Part("observation.state", start, start + length)
+        start += length
+    return parts
+
+
 class _Storage:
     """See vla_harness.data.dataset.Storage."""
 
-    def __init__(self, records: tuple[EpisodeRecord, ...], places: tuple[tuple[Path, str, int], ...]) -> None:
-        self._records, self._places = records, places
+    def __init__(
+        self, records: tuple[EpisodeRecord, ...], places: tuple[tuple[Path, str, int], ...], joints: bool
+    ) -> None:
+        self._records, self._places, self._joints = records, places, joints
         self._read = lru_cache(maxsize=256)(self._columns)
 
     def columns(self, episode: int) -> Mapping[str, np.ndarray]:
@@ -95,13 +108,13 @@ class _Storage:
         length = self._records[episode].length
         with _opened(file) as data:
             parts = {source: _rows(file, data, f"{name}/obs/{source}", length, n) for source, n in STATE.values()}
-            joint = _rows(file, data, f"{name}/obs/joint_states", length, 7)
+            joint = {JOINT[0]: _rows(file, data, f"{name}/obs/{JOINT[1]}", length, JOINT[2])} if self._joints else {}
             actions = _rows(file, data, f"{name}/actions", length, 7)
         rows = np.arange(length)
         first = sum(record.length for record in self._records[:episode])
         return {
             "observation.state": np.concatenate(list(parts.values()), axis=1).astype(np.float32),
-            "observation.state.joint": joint.astype(np.float32),
+            **{key: values.astype(np.float32) for key, values in joint.items()},
             "action": actions.astype(np.float32),
             "timestamp": (rows / FPS).astype(np.float32),
             "frame_index": rows,
@@ -165,3 +178,103 @@ def _instruction(file: Path, data: h5py.Group) -> str:
         return str(words if isinstance(words, str) else "".join(words)).strip('"')
     except (KeyError, TypeError, ValueError):
         return file.stem.removesuffix("_demo").replace("_", " ")
+
+
+def write_demonstrations(dataset: Dataset, folder: Path, progress: Callable[[int], object] = lambda done: None) -> None:
+    """Write ``dataset`` as LIBERO's files into the new ``folder``: one for each task, demo_0, demo_1, … in each.
+
+    Taken are the cameras agentview and wrist, the states eef_pos, eef_axis_angle, gripper_qpos and joint, and the
+    action; ``left_out`` names the rest. As in LIBERO's files the last row of a demonstration has reward and done 1.
+    What only the simulator knows (its states, model, task file) is not written. progress: is told the episodes done.
+    Raises UserError where the dataset does not have what LIBERO's files need.
+    """
+    sources = _sources(dataset)
+    positions: dict[str, list[int]] = {}
+    for position in range(len(dataset.episodes)):
+        episode = dataset.episode(position)
+        said = {episode.instruction(row) for row in range(episode.length)}
+        if len(said) > 1:
+            raise UserError(f"Episode {episode.index} of {dataset.path} has {len(said)} tasks, and LIBERO's have one.")
+        positions.setdefault(said.pop(), []).append(position)
+    done = 0
+    with explain_write_errors(folder):
+        folder.mkdir(parents=True)
+        for name, (words, chosen) in zip(_file_names(list(positions)), positions.items(), strict=True):
+            with h5py.File(folder / name, "w") as file:
+                data = file.create_group("data")
+                data.attrs["problem_info"] = json.dumps({"language_instruction": words})
+                data.attrs["macros_image_convention"] = "opengl"
+                data.attrs["num_demos"] = len(chosen)
+                data.attrs["total"] = sum(dataset.episodes[position].length for position in chosen)
+                for number, position in enumerate(chosen):
+                    _write_demonstration(data.create_group(f"demo_{number}"), dataset.episode(position), sources)
+                    done += 1
+                    progress(done)
+
+
+def left_out(dataset: Dataset) -> tuple[str, ...]:
+    """Return the features of ``dataset`` that ``write_demonstrations`` leaves out, for want of a place in the files."""
+    parts, cameras = _sources(dataset)
+    taken = {part.original_key for part in parts.values()} | set(cameras.values()) | {"action"} | BOOKKEEPING.keys()
+    return tuple(name for name in dataset.features if name not in taken)
+
+
+def _sources(dataset: Dataset) -> tuple[dict[str, Part], dict[str, str]]:
+    """Return LIBERO's name -> part of the dataset's columns, and LIBERO's name -> camera."""
+
+    def refuse(what: str, where: str) -> UserError:
+        return UserError(
+            f"{dataset.path} has no {what}, which LIBERO's files need: name it in meta/modality.json{where}."
+        )
+
+    if dataset.fps != FPS:
+        raise UserError(f"{dataset.path} has {dataset.fps:g} frames a second, and LIBERO's files have {FPS:g}.")
+    if "action" not in dataset.features or dataset.features["action"].shape != (7,):
+        raise UserError(f"{dataset.path} has no action of 7 numbers, an end-effector's, which LIBERO's files need.")
+    known = dict(dataset.modality.state)
+    whole = dataset.features.get("observation.state")
+    if whole is not None and whole.shape == (8,):  # every LeRobot version of LIBERO has these 8
+        known = _parts_of_state() | known
+    parts = {}
+    for key, (name, length) in STATE.items():
+        part = known.get(key)
+        if part is None or part.end - part.start != length:
+            raise refuse(f"state.{key} of {length} numbers", "")
+        parts[name] = part
+    joint = known.get("joint")
+    if joint is not None and joint.end - joint.start == JOINT[2]:
+        parts[JOINT[1]] = joint
+    cameras = {}
+    for feature, name in CAMERAS.items():
+        key = feature.removeprefix("observation.images.")
+        if dataset.modality.video.get(key) not in dataset.cameras:
+            raise refuse(f"camera {key!r}", " (frames upright)")
+        cameras[name] = dataset.modality.video[key]
+    return parts, cameras
+
+
+def _write_demonstration(
+    group: h5py.Group, episode: Episode, sources: tuple[Mapping[str, Part], Mapping[str, str]]
+) -> None:
+    parts, cameras = sources
+    observations = group.create_group("obs")
+    for name, part in parts.items():
+        column = episode.column(part.original_key).reshape(episode.length, -1)
+        observations[name] = column[:, part.start : part.end].astype(np.float64)
+    observations["ee_states"] = np.concatenate([observations["ee_pos"], observations["ee_ori"]], axis=1)
+    for name, camera in cameras.items():
+        observations[name] = orient(episode.images(camera, range(episode.length)), "upright", "upside_down")
+    group["actions"] = episode.column("action").astype(np.float64)
+    last = (np.arange(episode.length) == episode.length - 1).astype(np.uint8)
+    group["rewards"], group["dones"] = last, last
+    group.attrs["num_samples"] = episode.length
+
+
+def _file_names(tasks: Sequence[str]) -> list[str]:
+    """Return a file name for each task in words, as LIBERO forms it; a number tells those apart that would be alike."""
+    names: list[str] = []
+    for words in tasks:
+        stem = re.sub(r"\W+", "_", words, flags=re.ASCII).strip("_")[:200] or "task"
+        twins = sum(name.startswith(f"{stem}_demo") for name in names)
+        names.append(f"{stem}_demo{twins + 1 if twins else ''}.hdf5")
+    return names

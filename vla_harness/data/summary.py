@@ -25,8 +25,8 @@ def summarize(dataset: Dataset) -> str:
 
 def _lines(dataset: Dataset) -> Iterator[str]:
     lengths = sorted(record.length for record in dataset.episodes)
-    kind = "LIBERO's HDF5 demonstrations" if dataset.version == "hdf5" else f"LeRobot {dataset.version}"
-    yield f"{dataset.path.name}: {kind}, {dataset.robot_type or 'robot not stated'}, {dataset.fps:g} frames a second"
+    robot = dataset.robot_type or "robot not stated"
+    yield f"{dataset.path.name}: {dataset.kind}, {robot}, {dataset.fps:g} frames a second"
     yield (
         f"episodes   {len(lengths):,} of {lengths[0]:,} to {lengths[-1]:,} frames (median"
         f" {int(np.median(lengths)):,}); {dataset.frames:,} frames, {duration(dataset.frames / dataset.fps)}"

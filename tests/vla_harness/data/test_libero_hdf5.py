@@ -9,7 +9,8 @@ import h5py
 import numpy as np
 import pytest
 
-from vla_harness.data import ModalityReader, convert_dataset, open_dataset
+from vla_harness.data import Dataset, DatasetWriter, Feature, ModalityReader, convert_dataset, open_dataset
+from vla_harness.data.__main__ import main
 from vla_harness.data.check import check_dataset
 from vla_harness.errors import UserError
 
@@ -107,3 +108,106 @@ def test_damage_is_named(demonstrations: Path, tmp_path: Path) -> None:
         del file["data/demo_9/actions"]
     with pytest.raises(UserError, match=r"torn\.hdf5 has no field data/demo_9/actions"):
         open_dataset(path)
+
+
+# Writing.
+
+WORDS = ("put the bowl on the plate", "Open the drawer!", "put the bowl on the plate")
+FEATURES = {
+    "observation.images.agentview": Feature("image", (32, 32, 3)),
+    "observation.images.wrist": Feature("image", (32, 32, 3)),
+    "observation.state": Feature("float32", (8,)),
+    "observation.light": Feature("float32", (1,)),
+    "action": Feature("float32", (7,)),
+}
+
+
+def record(path: Path, fps: int = 20, **changes: Feature) -> Dataset:
+    """A LeRobot dataset as demonstrations of LIBERO are recorded: no joints, something that LIBERO has no name for."""
+    features = FEATURES | changes
+    draw = np.random.default_rng(0)
+    with DatasetWriter(path, fps, features, "panda") as writer:
+        for demo, words in enumerate(WORDS):
+            with writer.episode(words) as episode:
+                for row in range(4 + demo):
+                    values = {
+                        name: upright(demo, row) if f.is_visual else draw.random(f.shape).astype(np.float32)
+                        for name, f in features.items()
+                    }
+                    episode.add(values)
+    return open_dataset(path)
+
+
+def same_values(here: Dataset, there: Dataset, order: list[int]) -> None:
+    """Compare episode by episode; order: the places that ``here``'s episodes have in ``there``."""
+    for place, number in enumerate(order):
+        one, other = here.episode(place), there.episode(number)
+        assert (one.length, one.instruction(0)) == (other.length, other.instruction(0))
+        for name in ("observation.state", "action"):
+            np.testing.assert_array_equal(one.column(name), other.column(name))
+
+
+def test_lerobots_becomes_it_and_lerobots_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = record(tmp_path / "lerobot")
+    assert main(["convert", str(source.path), str(tmp_path / "hdf5"), "--version", "hdf5"]) == 0
+    told = capsys.readouterr().out
+    assert "left out, as LIBERO's files have no place for it: observation.light\n" in told
+    assert told.endswith("hdf5: 3 episodes, LIBERO's HDF5 demonstrations\n")
+    written = open_dataset(tmp_path / "hdf5")
+    assert [file.name for file in sorted(written.path.iterdir())] == [
+        "Open_the_drawer_demo.hdf5", "put_the_bowl_on_the_plate_demo.hdf5"
+    ]  # fmt: skip
+    assert list(check_dataset(written)) == [] and "observation.state.joint" not in written.features
+    order = [1, 0, 2]  # LIBERO's have one file for each task
+    same_values(written, source, order)
+    for place, number in enumerate(order):
+        for camera in source.cameras:
+            rows = range(4 + number)
+            frames = written.episode(place).images(camera, rows)
+            np.testing.assert_array_equal(frames, source.episode(number).images(camera, rows))
+    again = convert_dataset(written, tmp_path / "again", "v3.0")
+    assert list(check_dataset(again)) == []
+    same_values(again, source, order)
+
+
+def test_the_files_are_laid_out_as_liberos(demonstrations: Path, tmp_path: Path) -> None:
+    """By the names and kinds of LIBERO's ``create_dataset.py``; read as its users do, not by our reader."""
+    middle = convert_dataset(open_dataset(demonstrations), tmp_path / "v21", "v2.1")
+    convert_dataset(middle, tmp_path / "hdf5", "hdf5")
+    with h5py.File(tmp_path / "hdf5/put_the_bowl_on_the_plate_demo.hdf5") as file:
+        data = file["data"]
+        assert (data.attrs["num_demos"], data.attrs["total"]) == (2, 12) and sorted(data) == ["demo_0", "demo_1"]
+        assert json.loads(data.attrs["problem_info"])["language_instruction"] == "put the bowl on the plate"
+        demo, observations = data["demo_1"], data["demo_1/obs"]
+        assert demo.attrs["num_samples"] == 5
+        shapes = {name: (field.shape, str(field.dtype)) for name, field in observations.items()}
+        assert shapes == {
+            "agentview_rgb": ((5, 32, 32, 3), "uint8"),
+            "eye_in_hand_rgb": ((5, 32, 32, 3), "uint8"),
+            "ee_pos": ((5, 3), "float64"),
+            "ee_ori": ((5, 3), "float64"),
+            "ee_states": ((5, 6), "float64"),
+            "gripper_states": ((5, 2), "float64"),
+            "joint_states": ((5, 7), "float64"),
+        }
+        assert observations["ee_states"][1].tolist() == [1003, 1004, 1005, 1003, 1004, 1005]
+        assert observations["joint_states"][0].tolist() == [1000, 1001, 1002, 1003, 1004, 1005, 1006]
+        assert demo["rewards"][:].tolist() == demo["dones"][:].tolist() == [0, 0, 0, 0, 1]
+        np.testing.assert_allclose(demo["actions"][4], np.arange(28, 35) / 100 + 1, atol=1e-6)
+        frame = observations["agentview_rgb"][3].astype(int)  # upside down: the bar is at the bottom
+        assert frame[-3, :14].min() > 200 > frame[:20].max()
+
+
+@pytest.mark.parametrize(
+    ("fps", "changes", "sentence"),
+    [
+        (10, {}, "has 10 frames a second, and LIBERO's files have 20"),
+        (20, {"action": Feature("float32", (6,))}, "has no action of 7 numbers"),
+        (20, {"observation.state": Feature("float32", (9,))}, r"has no state.eef_pos of 3 numbers.*modality\.json"),
+        (20, {"observation.images.wrist": Feature("float32", (1,))}, r"has no camera 'wrist'.*\(frames upright\)"),
+    ],
+)
+def test_what_liberos_files_need_is_named(fps: int, changes: dict[str, Feature], sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=sentence):
+        convert_dataset(record(tmp_path / "lerobot", fps, **changes), tmp_path / "hdf5", "hdf5")
+    assert not (tmp_path / "hdf5").exists()
