@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from tests.vla_harness.groot.goldens import Goldens
 from vla_harness.policies.groot.action_head import HeadConfig
-from vla_harness.policies.groot.dit import AdaptiveNorm, DiTBlock, TimeEmbedding, TransformerConfig
+from vla_harness.policies.groot.dit import Adapter, AdaptiveNorm, DiT, DiTBlock, TimeEmbedding, TransformerConfig
 from vla_harness.policies.groot.layers import ActionEncoder, CategoryMLP, action_time_waves, timestep_waves
 
 WIDTH = TransformerConfig(num_layers=1, num_attention_heads=4, attention_head_dim=12, cross_attention_dim=64)
@@ -55,6 +57,24 @@ def test_dit_block(kind: str, goldens: Goldens) -> None:
     features = block.attn1.keys_values(goldens.tensor(f"{name}.enc")) if kind == "cross" else None
     modulation = block.norm1.modulation(goldens.tensor(f"{name}.temb"))
     same(block(goldens.tensor(f"{name}.x"), modulation, features), goldens, f"{name}.out")
+
+
+def test_adapter(goldens: Goldens) -> None:
+    config = TransformerConfig(num_layers=2, num_attention_heads=4, attention_head_dim=16)
+    adapter = with_weights(Adapter(config), goldens, "vl_self_attention")
+    same(adapter(goldens.tensor("vl_self_attention.x")), goldens, "vl_self_attention.out")
+
+
+def test_dit_and_what_each_of_its_blocks_gives(goldens: Goldens) -> None:
+    dit = with_weights(DiT(replace(WIDTH, num_layers=4, output_dim=40)), goldens, "dit")
+    assert isinstance(dit, DiT)
+    hidden = [goldens.tensor("dit.x")]
+    for block in dit.blocks():
+        block.register_forward_hook(lambda _, __, output: hidden.append(output))
+    modulations = dit.modulations(goldens.tensor("dit.t"))
+    out = dit(goldens.tensor("dit.x"), modulations, dit.keys_values(goldens.tensor("dit.enc")))
+    same(torch.stack(hidden), goldens, "dit.hidden")
+    same(out, goldens, "dit.out")
 
 
 def test_layers_of_one_embodiment(goldens: Goldens) -> None:
