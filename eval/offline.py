@@ -12,14 +12,19 @@ if __name__ == "__main__":  # a checkout whose packages are installed, but not t
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tqdm import tqdm
-from tyro.conf import arg
+from tyro.conf import UseAppendAction, arg
 
 from vla_harness.command import DONE, parse_options, run_command
 from vla_harness.errors import UserError
-from vla_harness.registry import available_policies, load_policy
+from vla_harness.registry import available_policies, load_policy, typed_options
 
 PRECISIONS = ("bf16", "fp32", "4bit", "8bit")
 OWN = "(default: the policy's own)"
+POLICY_FLAGS = (
+    *("checkpoint", "precision", "device", "unnorm_key"),
+    *("embodiment", "data_config", "tokenizer", "metadata", "seed"),
+)
+"""Options that are the policy's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +51,9 @@ class Offline:
 
     device: Annotated[str | None, arg(metavar="D", help_behavior_hint=OWN)] = None
     """Device of a network: cpu, cuda, cuda:N or auto."""
+
+    unnorm_key: Annotated[str | None, arg(metavar="KEY", help_behavior_hint=OWN)] = None
+    """openvla: data set whose statistics scale the actions, where the checkpoint knows several."""
 
     embodiment: Annotated[str | None, arg(metavar="TAG", help_behavior_hint=OWN)] = None
     """groot: the embodiment, such as new_embodiment or gr1."""
@@ -82,6 +90,11 @@ class Offline:
     seed: Annotated[int | None, arg(metavar="N", help_behavior_hint=OWN)] = None
     """Seed of the policy's random draws."""
 
+    policy_option: Annotated[
+        tuple[str, ...], arg(metavar="KEY=VALUE", help_behavior_hint="(default: none)"), UseAppendAction
+    ] = ()
+    """Another option of the policy, as often as there are some, such as url=http://HOST:PORT for remote."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; ``arguments`` without the program's name. Returns the exit code."""
@@ -98,8 +111,8 @@ def _evaluate(options: Offline) -> int:
     dataset = open_dataset(options.dataset)
     keys = options.action_keys.split(",") if options.action_keys else None
     cameras = _pairs(options.cameras) if options.cameras else None
-    loaded = ("checkpoint", "precision", "device", "embodiment", "data_config", "tokenizer", "metadata", "seed")
-    policy = load_policy(options.policy, **{name: getattr(options, name) for name in loaded})
+    flags = {name: getattr(options, name) for name in POLICY_FLAGS}
+    policy = load_policy(options.policy, **flags | typed_options(options.policy, options.policy_option))
     predictor = predictor_of(policy, dataset, keys, cameras)
     count = min(options.trajectories, len(dataset.episodes))
     print(f"policy     {options.policy}, {predictor.horizon} actions a prediction")

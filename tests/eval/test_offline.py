@@ -10,12 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.vla_harness.data.test_libero_hdf5 import write as write_hdf5
 from tests.vla_harness.groot.goldens import CHECKPOINT, TOKENIZER
+from tests.vla_harness.groot.test_run import libero_metadata
+from tests.vla_harness.openvla.tiny_checkpoint import write_tiny_checkpoint
 from vla_harness import load_policy
 from vla_harness.data import DatasetWriter, Episode, Feature, Modality, Part, open_dataset
 from vla_harness.errors import UserError
 from vla_harness.eval.offline import main
 from vla_harness.offline import Evaluation, ModalityPredictor, evaluate_trajectory, predictor_of
+from vla_harness.policies.groot.assembly import open_groot
 from vla_harness.policies.groot.policy import GrootPolicy
 
 GOLDEN = Path(__file__).parents[1] / "data" / "offline" / "golden.npz"
@@ -141,6 +145,30 @@ def test_every_policy_of_the_registry_is_asked_or_refused(libero: Path, so100: P
         predictor_of(load_policy("noop"), open_dataset(so100))
     with pytest.raises(UserError, match="--cameras names 'top' for 'agentview'"):
         predictor_of(load_policy("noop"), dataset, cameras={"agentview": "top"})
+
+
+def test_groot_is_asked_as_in_a_rollout_where_the_dataset_has_other_names(tmp_path: Path) -> None:
+    """LIBERO's own files do not name the parts as GR00T's data configuration of LIBERO does."""
+    parts = open_groot(CHECKPOINT, TOKENIZER, config="libero", precision="fp32", metadata=libero_metadata())
+    dataset = open_dataset(write_hdf5(tmp_path / "demonstrations"))
+    predictor = predictor_of(GrootPolicy.of(parts), dataset)
+    found = evaluate_trajectory(predictor, dataset.episode(0), 6)
+    assert found.inference_rows == (0,) and found.names[6] == "action[6]"
+    assert set(np.unique(found.prediction[:, 6])) <= {-1.0, 1.0}  # the gripper in robosuite's terms, as recorded
+
+
+def test_openvla_is_evaluated_on_liberos_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = write_tiny_checkpoint(tmp_path / "openvla")
+    options = ["--policy", "openvla", "--checkpoint", str(checkpoint), "--precision", "fp32", "--device", "cpu"]
+    options += ["--dataset", str(write_hdf5(tmp_path / "demonstrations")), "--trajectories", "1", "--steps", "2"]
+    assert main([*options, "--out", str(tmp_path / "out")]) == 2
+    assert "give --unnorm-key, one of bridge_orig, libero_spatial" in capsys.readouterr().err
+    options += ["--unnorm-key", "libero_spatial", "--policy-option", "center_crop=false"]
+    assert main([*options, "--out", str(tmp_path / "out")]) == 0
+    content = json.loads((tmp_path / "out/offline.json").read_text())
+    (trajectory,) = content["trajectories"]
+    assert (trajectory["steps"], trajectory["inferences"]) == (2, 2) and np.isfinite(content["mse"])
+    assert content["config"]["provenance"]["unnorm_key"] == "libero_spatial"
 
 
 def test_the_command_leaves_json_html_and_plots(

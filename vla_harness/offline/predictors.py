@@ -10,7 +10,7 @@ import numpy as np
 from ..conventions import Adapter
 from ..data import Dataset, Episode, ModalityReader
 from ..errors import UserError
-from ..types import DELTA_EEF_POSE, EnvironmentSpec, Observation, Policy
+from ..types import DELTA_EEF_POSE, EnvironmentSpec, Observation, Policy, PolicySpec
 
 
 class Predictor(Protocol):
@@ -119,9 +119,18 @@ class ObservationPredictor:
 def predictor_of(
     policy: Policy, dataset: Dataset, keys: Sequence[str] | None = None, cameras: Mapping[str, str] | None = None
 ) -> Predictor:
-    """Return the predictor that fits the policy. Raises UserError where policy and dataset cannot be joined."""
-    if isinstance(policy, ModalityPolicy):
+    """Return the predictor that fits the policy. Raises UserError where policy and dataset cannot be joined.
+
+    A policy of ``Gr00tPolicy``'s shape is asked by the names of its parts; where the dataset has others and the policy
+    moves an end effector, as a rollout asks it.
+    """
+    if isinstance(policy, ModalityPolicy) and not _only_as_in_a_rollout(policy, policy.spec, dataset):
         return ModalityPredictor(policy, dataset, keys)
     if keys is not None:
         raise UserError("--action-keys chooses among the parts that GR00T's policies write: leave it out.")
     return ObservationPredictor(policy, dataset, cameras)
+
+
+def _only_as_in_a_rollout(policy: ModalityPolicy, spec: PolicySpec, dataset: Dataset) -> bool:
+    named = {key for group in policy.get_modality_config().values() for key in group["modality_keys"]}
+    return spec.action.mode == "delta" and not named <= set(dataset.modality.keys)
