@@ -17,6 +17,7 @@ if __name__ == "__main__":  # a checkout whose packages are installed, but not t
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import uvicorn
+import uvloop
 from tyro.conf import arg
 
 from vla_harness.command import DONE, parse_options, run_command
@@ -149,7 +150,7 @@ class Server:
 
     def run(self) -> None:
         """Serve; returns when the server was stopped and what was in flight is answered."""
-        asyncio.run(self._serve())
+        uvloop.run(self._serve())
 
     def stop(self) -> None:
         """Stop; may be called from any thread."""

@@ -7,7 +7,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from functools import partial
 from typing import Any
 
 from vla_harness.types import Policy
@@ -18,6 +17,31 @@ from .questions import Act, Question, ask_policy
 
 class QueueFull(Exception):
     """More questions wait than the queue's limit allows."""
+
+
+class Order:
+    """One request's questions, whose answers go out together: ``deliver`` gets them, or what the policy raised.
+
+    It is called once, in the policy's thread, and must not raise.
+    """
+
+    def __init__(self, questions: int, deliver: Callable[[list[Any] | Exception], None]) -> None:
+        self._answers: list[Any] = [None] * questions
+        self._open = questions
+        self._deliver = deliver
+
+    def settle(self, number: int, answer: Any) -> None:
+        """Note one question's answer."""
+        self._answers[number] = answer
+        self._open -= 1
+        if not self._open:
+            self._deliver(self._answers)
+
+    def fail(self, error: Exception) -> None:
+        """Give up on all of them."""
+        if self._open > 0:
+            self._open = -1
+            self._deliver(error)
 
 
 class Batcher:
@@ -46,25 +70,36 @@ class Batcher:
         """Questions that wait or are being answered."""
         return len(self._waiting) + self._running
 
-    def submit(self, questions: Sequence[Question]) -> list[Future[Any]]:
-        """Queue all of ``questions`` or, with QueueFull, none. Cancelling a future frees its place in the queue."""
+    def submit(self, questions: Sequence[Question], deliver: Callable[[list[Any] | Exception], None]) -> Order:
+        """Queue all of ``questions`` or, with QueueFull, none. ``deliver``: see Order."""
+        order = Order(len(questions), deliver)
         with self._change:
             if len(self._waiting) + len(questions) > self._max_queue:
                 raise QueueFull
-            jobs = [_Job(question) for question in questions]
-            self._waiting.extend(jobs)
+            self._waiting.extend(_Job(order, number, question) for number, question in enumerate(questions))
             self._change.notify()
-        for job in jobs:
-            job.future.add_done_callback(partial(self._drop_cancelled, job))
-        return [job.future for job in jobs]
+        return order
+
+    def withdraw(self, order: Order) -> None:
+        """Free the places of those of its questions that still wait."""
+        with self._change:
+            for job in [job for job in self._waiting if job.order is order]:
+                self._waiting.remove(job)
 
     def call(self, function: Callable[[], Any]) -> Future[Any]:
         """Queue a call that must not run beside the policy, such as its ``forget``; the queue's limit is not for it."""
-        job = _Job(function)
+        future: Future[Any] = Future()
+
+        def deliver(outcome: list[Any] | Exception) -> None:
+            if isinstance(outcome, Exception):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome[0])
+
         with self._change:
-            self._waiting.append(job)
+            self._waiting.append(_Job(Order(1, deliver), 0, function))
             self._change.notify()
-        return job.future
+        return future
 
     def close(self) -> None:
         """Answer what is queued and end the thread."""
@@ -73,17 +108,14 @@ class Batcher:
             self._change.notify()
         self._thread.join()
 
-    def _drop_cancelled(self, job: _Job, future: Future[Any]) -> None:
-        with self._change:
-            if future.cancelled() and job in self._waiting:
-                self._waiting.remove(job)
-
     def _work(self) -> None:
         while batch := self._take():
-            live = [job for job in batch if job.future.set_running_or_notify_cancel()]
+            taken = time.perf_counter()
+            for job in batch:
+                if not callable(job.question):
+                    self._metrics.wait_seconds.observe(taken - job.since)
             try:
-                if live:
-                    self._run(live)
+                self._run(batch)
             finally:
                 with self._change:
                     self._running = 0
@@ -128,17 +160,16 @@ class Batcher:
     def _run(self, jobs: Sequence[_Job]) -> None:
         questions = [job.question for job in jobs]
         first = questions[0]
-        if callable(first):
-            _settle(jobs[0], first)
-            return
         started = time.perf_counter()
-        for job in jobs:
-            self._metrics.wait_seconds.observe(started - job.since)
         try:
+            if callable(first):
+                jobs[0].order.settle(0, first())
+                return
             answers = ask_policy(self._policy, questions)  # type: ignore[arg-type] # calls never share a batch
         except Exception as error:
             if len(jobs) == 1:
-                jobs[0].future.set_exception(error)
+                jobs[0].order.fail(error)
+                self.withdraw(jobs[0].order)
             else:  # one client's question must not cost its neighbours their answers
                 for job in jobs:
                     self._run([job])
@@ -146,18 +177,12 @@ class Batcher:
         self._metrics.inference_seconds.observe(time.perf_counter() - started)
         self._metrics.batch_size.observe(len(jobs))
         for job, answer in zip(jobs, answers, strict=True):
-            job.future.set_result(answer)
+            job.order.settle(job.number, answer)
 
 
 class _Job:
-    def __init__(self, question: Question | Callable[[], Any]) -> None:
-        self.question = question
-        self.future: Future[Any] = Future()
+    __slots__ = ("number", "order", "question", "since")
+
+    def __init__(self, order: Order, number: int, question: Question | Callable[[], Any]) -> None:
+        self.order, self.number, self.question = order, number, question
         self.since = time.perf_counter()
-
-
-def _settle(job: _Job, function: Callable[[], Any]) -> None:
-    try:
-        job.future.set_result(function())
-    except Exception as error:
-        job.future.set_exception(error)

@@ -11,6 +11,7 @@ import platform
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -130,19 +131,33 @@ class ActionService:
                 if isinstance(question, Act):
                     self._sessions.use(question.observation.episode, session)
         try:
-            futures = self._batcher.submit(questions)
+            return await self._ask(questions)
         except QueueFull:
             raise Refusal(
                 503, f"{self.settings.max_queue} questions wait already; ask again.", retry_after_s=1
             ) from None
-        try:
-            return await asyncio.gather(*map(asyncio.wrap_future, futures))
         except UserError as error:
             raise Refusal(422, str(error)) from None
         except Exception:
             self.metrics.errors.inc()
             log.exception("The policy failed.")
             raise Refusal(500, "The policy failed on this request; the server's log says how.") from None
+
+    async def _ask(self, questions: Sequence[Question]) -> list[Any]:
+        """Return the policy's answers, or raise what it raised, or QueueFull."""
+        loop = asyncio.get_running_loop()
+        answers: asyncio.Future[list[Any]] = loop.create_future()
+
+        def deliver(outcome: list[Any] | Exception) -> None:
+            with suppress(RuntimeError):  # the loop has ended, and with it whoever asked
+                loop.call_soon_threadsafe(_settle, answers, outcome)
+
+        order = self._batcher.submit(questions, deliver)
+        try:
+            return await answers
+        except asyncio.CancelledError:
+            self._batcher.withdraw(order)
+            raise
 
     def end_episode(self, episode: str, session: str = "") -> None:
         """Drop the memory of ``episode``, if ``session`` plays it."""
@@ -194,6 +209,15 @@ class ActionService:
             raise
         finally:
             self.policy.forget(observation.episode)
+
+
+def _settle(answers: asyncio.Future[list[Any]], outcome: list[Any] | Exception) -> None:
+    if answers.done():  # the client went away
+        return
+    if isinstance(outcome, Exception):
+        answers.set_exception(outcome)
+    else:
+        answers.set_result(outcome)
 
 
 def _report(future: Future[Any]) -> None:

@@ -22,6 +22,7 @@ from ..core.service import ActionService
 from ..wire.arrays import WireError
 from ..wire.codecs import VLA_EVAL, pack_json, unpack_json
 from . import forms
+from .conversation import Gone, unless_gone
 from .openapi import ACT, ERRORS, METADATA
 from .openpi import serve_openpi
 from .vla_eval import serve_vla_eval
@@ -189,21 +190,13 @@ async def _multipart(request: Request, body: bytes) -> dict[str, Any]:
 
 async def _unless_gone(request: Request, work: Awaitable[Any]) -> Any:
     """Return what ``work`` returns; cancel it when the client goes away, so that its place in the queue is free."""
-    task = asyncio.ensure_future(work)
-    watcher = asyncio.ensure_future(_gone(request))
+    heard = asyncio.ensure_future(request.receive())  # all of the body has been read
     try:
-        await asyncio.wait((task, watcher), return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        raise Refusal(499, "The client went away.")
+        return await unless_gone(work, heard)
+    except Gone:
+        raise Refusal(499, "The client went away.") from None
     finally:
-        watcher.cancel()
-        task.cancel()
-
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+        heard.cancel()
 
 
 def _encode(value: Any, kind: str, arrays: bool, double_encoded: bool) -> Response:

@@ -1,4 +1,4 @@
-"""A websocket read one message ahead, so that a client's leaving is noticed while it waits for its answer."""
+"""Notices that a client has left while it waits for its answer; websockets are read one message ahead for it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,34 @@ from fastapi import WebSocket
 
 class Gone(Exception):
     """The client went away."""
+
+
+async def unless_gone(work: Awaitable[Any], heard: asyncio.Future[Any]) -> Any:
+    """Return what ``work`` returns; cancel it, and raise Gone, when the client goes away.
+
+    heard: the next ASGI message of the client. Any other message than a disconnect changes nothing.
+    """
+    task = asyncio.ensure_future(work)
+
+    def left() -> bool:
+        if not heard.done() or heard.cancelled():
+            return False
+        return heard.exception() is not None or heard.result()["type"].endswith(".disconnect")
+
+    def look(_: object) -> None:
+        if left():
+            task.cancel()
+
+    heard.add_done_callback(look)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if left():
+            raise Gone from None
+        raise
+    finally:
+        heard.remove_done_callback(look)
+        task.cancel()
 
 
 class Conversation:
@@ -38,14 +66,7 @@ class Conversation:
 
     async def unless_gone(self, work: Awaitable[Any]) -> Any:
         """Return what ``work`` returns; cancel it when the client goes away."""
-        task = asyncio.ensure_future(work)
-        try:
-            await asyncio.wait((task, self._next), return_when=asyncio.FIRST_COMPLETED)
-            if not task.done() and self._next.result()["type"] == "websocket.disconnect":
-                raise Gone
-            return await task
-        finally:
-            task.cancel()
+        return await unless_gone(work, self._next)
 
     def close(self) -> None:
         """Stop reading ahead."""

@@ -64,8 +64,8 @@ def test_a_signal_lets_what_is_in_flight_finish(signal_number: int) -> None:
     with started(*TOYS, "--policy", "slow") as (process, url), ThreadPoolExecutor(1) as clients:
         remote = RemotePolicy(url, patience_s=5)
         asked = clients.submit(remote.act, [observation()])
-        while "vla_inference_seconds_count 1.0" in requests.get(f"{url}/metrics").text and not asked.running():
-            pass
+        while "vla_queue_seconds_count 1.0" not in requests.get(f"{url}/metrics").text:  # the policy has it
+            assert not asked.done()
         process.send_signal(signal_number)
         np.testing.assert_array_equal(asked.result(10)[0], LookingPolicy().one(observation()))
         assert process.wait(15) == 0
