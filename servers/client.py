@@ -60,6 +60,11 @@ def keep_trying(attempt: Callable[[], T], patience_s: float, url: str) -> T:
             pause = min(2 * pause, 5.0)
 
 
+def is_tls_failure(error: Exception) -> bool:
+    """Return whether no second attempt helps: nobody vouches for the certificate, or the server speaks no TLS."""
+    return isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError)
+
+
 class ActionClient:
     """One connection to ``POST /act``, kept open. Threads take turns."""
 
@@ -141,7 +146,7 @@ class ActionClient:
                 data = response.read()
             except (OSError, http.client.HTTPException) as error:
                 self._connection.close()
-                if isinstance(error, ssl.SSLError):
+                if is_tls_failure(error):
                     raise ServerError(f"{self.url} cannot be spoken to over TLS: {error}.") from None
                 raise TryAgain(f"{type(error).__name__}: {error}") from None
         if response.status == 200:

@@ -6,19 +6,36 @@ They need numpy, msgpack and websockets. Sources: openpi-client 0.1.2, vla-eval 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
-from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI, WebSocketException
+from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
 from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as open_websocket
 
-from ..client import ServerError, TryAgain, keep_trying
+from ..client import ServerError, TryAgain, is_tls_failure, keep_trying
 from ..wire.arrays import WireError
 from ..wire.codecs import OPENPI, VLA_EVAL, Codec
 
 HELLO = {"harness_version": "vla-harness", "protocol_version": 1}
+
+
+@contextmanager
+def _explained(url: str) -> Iterator[None]:
+    """Raise what goes wrong in the block as TryAgain, or as ServerError where no second attempt helps."""
+    try:
+        yield
+    except InvalidStatus as error:
+        if error.response.status_code in (502, 503, 504):
+            raise TryAgain(str(error)) from None
+        raise ServerError(f"{url} refused the connection: {error}.") from None
+    except InvalidURI as error:
+        raise ServerError(f"{url} is no address of a websocket: {error}.") from None
+    except (OSError, TimeoutError, WebSocketException) as error:
+        if is_tls_failure(error):
+            raise ServerError(f"{url} cannot be spoken to over TLS: {error}.") from None
+        raise TryAgain(f"{type(error).__name__}: {error}") from None
 
 
 class _WebSocket:
@@ -43,7 +60,7 @@ class _WebSocket:
         """Return the connection; a new one is greeted."""
         if self._socket is not None:
             return self._socket
-        try:
+        with _explained(self.url):
             opening = open_websocket(
                 self.url,
                 additional_headers=self._headers,
@@ -54,14 +71,6 @@ class _WebSocket:
                 ping_interval=None,
             )
             self._socket = self._opened.enter_context(opening)
-        except InvalidStatus as error:
-            if error.response.status_code in (502, 503, 504):
-                raise TryAgain(str(error)) from None
-            raise ServerError(f"{self.url} refused the connection: {error}.") from None
-        except InvalidURI as error:
-            raise ServerError(f"{self.url} is no address of a websocket: {error}.") from None
-        except (OSError, TimeoutError, InvalidHandshake) as error:
-            raise TryAgain(f"{type(error).__name__}: {error}") from None
         self._greet()
         return self._socket
 
@@ -189,13 +198,12 @@ class VlaEvalClient(_WebSocket):
 def speaks_first(url: str, token: str | None, wait_s: float = 2.0) -> bool:
     """Return whether the server says something before it is spoken to: openpi's does, vla-eval's does not."""
     headers = {"Authorization": f"Api-Key {token}"} if token else None
-    try:
-        with open_websocket(
-            url, additional_headers=headers, compression=None, max_size=None, close_timeout=1.0
-        ) as socket:
+    with (
+        _explained(url),
+        open_websocket(url, additional_headers=headers, compression=None, max_size=None, close_timeout=1.0) as socket,
+    ):
+        try:
             socket.recv(timeout=wait_s)
-            return True
-    except TimeoutError:
-        return False
-    except (OSError, WebSocketException) as error:
-        raise TryAgain(f"{type(error).__name__}: {error}") from None
+        except TimeoutError:
+            return False
+        return True

@@ -139,6 +139,8 @@ def test_a_token_is_asked_for_on_every_protocol() -> None:
             assert OPENPI.unpack(client.recv())["server"] == "vla-harness"
         with pytest.raises(UserError, match=r"refused \(401\): Authorization: send the server's token"):
             RemotePolicy(url(server), token="wrong", patience_s=1)
+        with pytest.raises(UserError, match="refused the connection: server rejected WebSocket connection: HTTP 403"):
+            RemotePolicy(f"ws://{address}", token="wrong", patience_s=30)
         for kind in (
             url(server),
             f"ws://{address}/vla-eval",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 import time
 import urllib.request
@@ -21,6 +22,7 @@ from vla_harness.servers.core.service import ActionService, ServiceSettings
 from vla_harness.servers.wire.codecs import VLA_EVAL
 from vla_harness.types import DELTA_EEF_POSE, Observation, Policy, PolicySpec
 
+ANYONE = ssl._create_unverified_context()  # the tests' certificates are their own
 STATE = ("eef_pos", "eef_axis_angle", "gripper_qpos")
 
 
@@ -142,7 +144,7 @@ def serving(policy: Policy, token: str | None = None, **options: Any) -> Iterato
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        wait_until_ready(f"http://127.0.0.1:{server.port}")
+        wait_until_ready(url(server))
         yield server
     finally:
         server.stop()
@@ -154,7 +156,7 @@ def wait_until_ready(url: str, seconds: float = 20.0) -> None:
     until = time.monotonic() + seconds
     while True:
         try:
-            with urllib.request.urlopen(f"{url}/health", timeout=2):
+            with urllib.request.urlopen(f"{url}/health", timeout=2, context=ANYONE if url[4] == "s" else None):
                 return
         except OSError:
             assert time.monotonic() < until, f"{url} is not ready"
@@ -171,7 +173,7 @@ def observation(step: int = 0, episode: str = "spatial/0/0/7", instruction: str 
 
 
 def url(server: Server) -> str:
-    return f"http://127.0.0.1:{server.port}"
+    return f"http{'s' if server.options.tls_certificate else ''}://127.0.0.1:{server.port}"
 
 
 def native(step: int = 0, **changes: Any) -> dict[str, Any]:
