@@ -29,8 +29,9 @@ class LoRALinear(nn.Module):
             )
         self.base = base
         self.scale = alpha / rank
-        self.a = nn.Parameter(base.weight.new_empty(rank, base.in_features))
-        self.b = nn.Parameter(base.weight.new_zeros(base.out_features, rank))
+        dtype = base.weight.dtype if base.weight.is_floating_point() else torch.float32  # of a quantised base
+        self.a = nn.Parameter(torch.empty(rank, base.in_features, dtype=dtype, device=base.weight.device))
+        self.b = nn.Parameter(torch.zeros(base.out_features, rank, dtype=dtype, device=base.weight.device))
         nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -79,6 +79,7 @@ class GrootOptions(TrainOptions):
     """AdamW's first momentum."""
     beta2: float = 0.999
     """AdamW's second momentum."""
+    ema: Suppress[float] = 0.0
     precision: Literal["fp32", "bf16"] = "bf16"
     """bf16 computes matrix products in bfloat16 by autocast; weights stay float32."""
     seed: int = 42

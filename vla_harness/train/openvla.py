@@ -66,6 +66,10 @@ class OpenVLAOptions(TrainOptions):
     """AdamW's second momentum."""
     precision: Literal["fp32", "bf16"] = "bf16"
     """Number format of the frozen weights and of matrix products; what learns stays float32."""
+    four_bit: bool = False
+    """Keep the frozen weights in 4 bits (NF4), which take a quarter of bf16's memory; needs bitsandbytes. The export
+    holds the checkpoint's own weights with the changes, not rounded ones."""
+    ema: Suppress[float] = 0.0
     evaluate_examples: int = 64
     """Rows, spread over the dataset and not augmented, of the validation at each epoch's end."""
     seed: int = 7
@@ -93,6 +97,8 @@ def finetune(options: OpenVLAOptions) -> Path:
     for name in ("batch_size", "steps_per_epoch", "epochs", "lora_rank", "evaluate_examples"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}: give at least 1.")
+    if options.four_bit and options.precision == "fp32":
+        raise UserError("--four-bit computes in bf16: leave out --precision fp32.")
     options = replace(options, min_learning_rate=options.learning_rate)
     dataset = open_dataset(options.dataset)
     statistics = {options.unnorm_key or dataset.path.stem: action_statistics(dataset)}
@@ -100,7 +106,8 @@ def finetune(options: OpenVLAOptions) -> Path:
     if device in ("auto", "cuda") and torch.cuda.is_available():
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     key = next(iter(read_statistics(find_checkpoint(options.checkpoint))))  # any: the dataset's own come in its place
-    stored = open_openvla(options.checkpoint, options.precision, device, key, None, "sdpa")
+    precision = "4bit" if options.four_bit else options.precision
+    stored = open_openvla(options.checkpoint, precision, device, key, None, "sdpa")
     parts = replace(stored, statistics=statistics, unnorm_key=next(iter(statistics)))
     model = load_model(parts.checkpoint, parts.config, parts.precision, parts.device)
     torch.manual_seed(options.seed)

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -15,9 +15,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tformer.lora import merge_lora
+from tformer.lora import lora_layers
 from tformer.training import Loss, Validation
 
+from ..checkpoints.precision import is_quantised
 from ..conventions import orient
 from ..data import Dataset, Episode
 from ..data.statistics import describe
@@ -72,6 +73,17 @@ class Trainee(Learner):
     def __init__(self, model: OpenVLA) -> None:
         super().__init__()
         self.network = model
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch the mode; quantised layers always train.
+
+        In evaluation bitsandbytes packs their weights anew on some CPUs, and no gradient passes them from then on.
+        """
+        super().train(mode)
+        for module in self.modules():
+            if is_quantised(module):
+                module.training = True
+        return self
 
     def forward(self, pixels: Tensor, tokens: Tensor, lengths: Tensor) -> Tensor:
         """Return (B, 8, vocabulary) fp32: what the network expects in the place of each row's last 8 tokens.
@@ -189,24 +201,25 @@ class OpenVLATask:
 
 
 def export(parts: OpenVLAParts, model: OpenVLA, folder: Path) -> None:
-    """Write the network in the layout of its checkpoint, low-rank changes merged, with the dataset's statistics."""
-    merge_lora(model)
+    """Write the checkpoint's weights with the low-rank changes added, in its layout, with the dataset's statistics."""
     folder.mkdir(parents=True, exist_ok=True)
     for file in parts.checkpoint.path.iterdir():
         if file.is_file() and file.suffix in (".json", ".model", ".txt") and not file.name.endswith(".index.json"):
             shutil.copyfile(file, folder / file.name)
     (folder / STATISTICS).write_text(json.dumps(parts.statistics, indent=2), encoding="utf-8")
     stored = parts.checkpoint.tensors()
-    learned = dict(model.named_parameters())
+    changes = {f"{name}.weight": layer for name, layer in lora_layers(model)}
     places: dict[str, str] = {}
     shards = list(_shards(stored.shapes, model.dtype.itemsize))
     for number, names in enumerate(shards, start=1):
         file_name = f"model-{number:05}-of-{len(shards):05}.safetensors"
         tensors = {}
         for name, tensor in stored.items(torch.device("cpu"), set(names)):
-            ours = parameter_name(parts.config, name)
-            kept = tensor if ours is None else learned[ours].detach().cpu()
-            tensors[name] = kept.to(model.dtype).contiguous()
+            layer = changes.get(parameter_name(parts.config, name) or "")
+            if layer is not None:
+                change = layer.scale * (layer.b.detach().float() @ layer.a.detach().float())
+                tensor = tensor.float() + change.cpu()
+            tensors[name] = tensor.to(model.dtype).contiguous()
         save_file(tensors, folder / file_name, metadata={"format": "pt"})
         places |= dict.fromkeys(tensors, file_name)
     total = sum(int(np.prod(shape)) for shape in stored.shapes.values()) * model.dtype.itemsize

@@ -12,16 +12,18 @@ import torch
 from safetensors.torch import load_file
 
 from tests.vla_harness.openvla.tiny_checkpoint import write_tiny_checkpoint
+from vla_harness.checkpoints.precision import is_quantised
 from vla_harness.data import DatasetWriter, Feature, open_dataset
 from vla_harness.errors import UserError
 from vla_harness.policies.openvla.actions import token_values
 from vla_harness.policies.openvla.language import Cache
 from vla_harness.policies.openvla.loading import open_openvla
 from vla_harness.policies.openvla.model import OpenVLA
+from vla_harness.policies.openvla.policy import OpenVLAPolicy
 from vla_harness.policies.openvla.weights import load_model
 from vla_harness.registry import load_policy
 from vla_harness.train.augmentation import TensorflowJitter, crop_and_stretch
-from vla_harness.train.openvla import OpenVLAOptions, finetune, main
+from vla_harness.train.openvla import OpenVLAOptions, add_low_rank_changes, finetune, main
 from vla_harness.train.openvla_task import END, OpenVLATask, Trainee, action_statistics, recorded_actions
 
 CAMERA = "observation.images.agentview"
@@ -62,6 +64,10 @@ def trained(demos: Path, checkpoint: str, tmp_path_factory: pytest.TempPathFacto
     return out
 
 
+def weights(folder: Path | str) -> dict[str, torch.Tensor]:
+    return {name: t for file in Path(folder).glob("*.safetensors") for name, t in load_file(file).items()}
+
+
 def test_actions_and_statistics_are_as_in_the_training_data(demos: Path) -> None:
     dataset = open_dataset(demos)
     np.testing.assert_allclose(recorded_actions(dataset.episode(1))[:, 6], [1, 1, 0])  # 1 open, 0 closed
@@ -78,15 +84,42 @@ def test_the_loss_falls_and_the_export_is_a_checkpoint_with_the_datasets_statist
     assert set(curve[0]) >= {"loss", "accuracy", "l1"}
     policy = load_policy("openvla", checkpoint=str(trained / "export"), precision="fp32", device="cpu")
     assert policy.provenance["unnorm_key"] == "toy_demos"
-    exported, start = (
-        {name: t for file in Path(folder).glob("*.safetensors") for name, t in load_file(file).items()}
-        for folder in (trained / "export", checkpoint)
-    )
+    exported, start = weights(trained / "export"), weights(checkpoint)
     assert exported.keys() == start.keys()
     same = {name for name in start if torch.equal(exported[name], start[name].float())}
     assert "language_model.lm_head.weight" in same and "language_model.model.embed_tokens.weight" in same
     assert "language_model.model.layers.0.self_attn.q_proj.weight" not in same
     assert "projector.fc1.weight" not in same and "vision_backbone.featurizer.blocks.0.mlp.fc1.weight" not in same
+
+
+def test_a_base_in_four_bits_learns_and_the_export_has_the_checkpoints_own_weights(
+    demos: Path, checkpoint: str, tmp_path: Path
+) -> None:
+    settings = replace(options(demos, checkpoint, tmp_path / "out"), precision="bf16", four_bit=True, lora_rank=4)
+    settings = replace(settings, steps_per_epoch=2, batch_size=1, evaluate_examples=1, augmentation=False)
+    folder = finetune(settings)
+    curve = json.loads((tmp_path / "out/curve.json").read_text())
+    assert curve[1]["train_loss"] < curve[0]["train_loss"]
+    exported, start = weights(folder), weights(checkpoint)
+    assert exported.keys() == start.keys() and all(tensor.dtype == torch.bfloat16 for tensor in exported.values())
+    kept = "language_model.model.layers.0.input_layernorm.weight", "language_model.lm_head.weight"
+    assert all(torch.equal(exported[name], start[name]) for name in kept)
+    name = "language_model.model.layers.0.self_attn.q_proj.weight"
+    singular = torch.linalg.svdvals(exported[name].float() - start[name].float())
+    assert singular[3] > 3 * singular[4]  # a change of rank 4, and the rounding to bf16
+    assert singular[4:].norm() < 0.01 * start[name].float().norm()  # NF4's rounding is a tenth of the weights
+    policy = load_policy("openvla", checkpoint=str(folder), precision="4bit", device="cpu")
+    assert isinstance(policy, OpenVLAPolicy)
+    assert np.isfinite(policy.predict_action(np.full((64, 64, 3), 40, np.uint8), "Go left")).all()
+
+
+def test_quantised_layers_are_never_in_evaluation(checkpoint: str) -> None:
+    """On CPUs with bfloat16 instructions bitsandbytes packs the weights of layers that it finds in evaluation."""
+    stored = open_openvla(checkpoint, "4bit", "cpu", "libero_spatial", None, "sdpa")
+    model = load_model(stored.checkpoint, stored.config, stored.precision, stored.device)
+    assert add_low_rank_changes(model, 8) > 0
+    layers = [module for module in Trainee(model).eval().modules() if is_quantised(module)]
+    assert len(layers) > 20 and all(layer.training for layer in layers)
 
 
 def test_labels_are_what_decoding_asks_for(demos: Path, checkpoint: str) -> None:
@@ -141,3 +174,5 @@ def test_unfit_data_are_refused(checkpoint: str, demos: Path, capfd: pytest.Capt
     assert "--camera is 'top', and" in capfd.readouterr().err
     assert main([*words, "--lora-rank", "0"]) == 2
     assert "--lora-rank is 0: give at least 1" in capfd.readouterr().err
+    assert main([*words, "--four-bit"]) == 2
+    assert "--four-bit computes in bf16: leave out --precision fp32" in capfd.readouterr().err
