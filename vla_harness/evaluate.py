@@ -6,7 +6,6 @@ A command describes its benchmark's suite as plain data and calls ``evaluate``; 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -19,17 +18,20 @@ from tyro.conf import UseAppendAction, arg
 
 from .command import DONE, FAILED
 from .conventions import Adapter
+from .engines import Engine, cluster_words, start_crew
 from .errors import RunFailed, UserError
 from .progress import Progress
 from .protocols import PROTOCOLS, Protocol, protocol_card
-from .registry import ACTION, available_policies, load_policy, policy_options, typed_options
-from .results import RunFolder, collect_provenance, write_reports
-from .results.memory import PEAK_MEMORY, peak_memory_mb
+from .registry import ACTION, available_policies, policy_options, typed_options
+from .results import RunFolder, collect_provenance, summarize, write_reports
+from .results.measured import BATCH_TIMES, PEAK_MEMORY, peak_memory_mb
 from .results.run_folder import CONFIG, config_differences
 from .results.wording import plural
 from .rollout import EnvironmentRecipe, EpisodeJob, RolloutSettings, VideoChoice, run_episodes
+from .rollout.crew import Crew
 from .success_table import success_table
-from .types import EnvironmentSpec, EpisodeKey, Policy
+from .tracking import OUTLETS, Outlet, require_outlet
+from .types import EnvironmentSpec, EpisodeKey
 
 RUNS = Path("runs")
 ERROR_LOG = "errors.log"
@@ -83,6 +85,17 @@ class RunOptions:
         int | None, arg(metavar="N", help_behavior_hint="(default: one per core, at most one per episode)")
     ] = None
     """Processes, each with a simulator of its own. Results do not depend on their number."""
+
+    engine: Engine = "local"
+    """Where the run plays: on this machine, or on the Ray cluster that $RAY_ADDRESS or this machine leads to. Results
+    do not depend on it."""
+
+    replicas: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: one per GPU, or one)")] = None
+    """Copies of the policy on a Ray cluster."""
+
+    track: Outlet = "none"
+    """Where episodes, rates and times are also sent as they come: to the folder tensorboard in the results, or to
+    Weights & Biases (WANDB_MODE=offline keeps them in the results)."""
 
     protocol: Annotated[str, arg(metavar=_choice(tuple(PROTOCOLS)))] = "openvla"
     """Published evaluation whose settings are kept: trials, steps, settle phase, seeds, actions per inference."""
@@ -155,7 +168,7 @@ class Plan:
     tasks: Sequence[SuiteTask]
     trials: int
     protocol: Protocol
-    policy: Policy
+    crew: Crew
     workers: int
     config: Mapping[str, Any]
 
@@ -189,12 +202,14 @@ def evaluate(options: RunOptions, suite: Suite) -> int:
     resuming = options.resume and (path / CONFIG).exists()
     with RunFolder.open(path, plan.config) if resuming else RunFolder.create(path, plan.config) as folder:
         environment = {"id": suite.gymnasium_id, "options": dict(site.options)}  # what plays an episode again
-        provenance = collect_provenance(plan.policy, site.assets, site.gl_backend) | {"environment": environment}
+        provenance = collect_provenance(plan.crew, site.assets, site.gl_backend) | {"environment": environment}
         folder.record_provenance(provenance)
         for name, value in _description(options, plan, path, resuming):
             announce(name, value)
         _play(options, plan, site, folder)
-        folder.record_provenance(provenance | {PEAK_MEMORY: peak_memory_mb()})
+        folder.record_provenance(
+            provenance | {PEAK_MEMORY: peak_memory_mb(), BATCH_TIMES: plan.crew.batch_times.as_data()}
+        )
         summary = write_reports(folder)
     print(f"\n{success_table(summary)}\n\nReport: {path / 'report.html'}")
     if summary["errors"]:
@@ -221,14 +236,15 @@ def make_plan(options: RunOptions, suite: Suite) -> Plan:
         raise UserError(f"--trials is {trials}, and the tasks have {stored} initial states: give 1 to {stored}.")
     if options.seed < 0:
         raise UserError(f"--seed is {options.seed}: give a number of at least 0.")
-    workers = _cores() if options.workers is None else options.workers
-    if workers < 1:
-        raise UserError(f"--workers is {workers}: give at least 1.")
-    policy = _load_policy(options, suite, tasks)
-    _check_policy(policy, suite, tasks)
-    workers = min(workers, len(tasks) * trials)
+    for name, count in (("workers", options.workers), ("replicas", options.replicas)):
+        if count is not None and count < 1:
+            raise UserError(f"--{name} is {count}: give at least 1.")
+    require_outlet(options.track)
+    crew = _load_policy(options, suite, tasks)
+    _check_policy(crew, suite, tasks)
+    workers = min(options.workers or crew.cores, len(tasks) * trials)
     config = asdict(options) | {
-        "policy": policy.spec.name if options.server else options.policy,
+        "policy": crew.spec.name if options.server else options.policy,
         "benchmark": suite.benchmark,
         "suite": suite.name,
         "tasks": [task.task_id for task in tasks],
@@ -238,10 +254,10 @@ def make_plan(options: RunOptions, suite: Suite) -> Plan:
         "out": None if options.out is None else str(options.out),
         "policy_option": list(options.policy_option),
     }
-    return Plan(suite, tasks, trials, protocol, policy, workers, config)
+    return Plan(suite, tasks, trials, protocol, crew, workers, config)
 
 
-def _check_policy(policy: Policy, suite: Suite, tasks: Sequence[SuiteTask]) -> None:
+def _check_policy(policy: Crew, suite: Suite, tasks: Sequence[SuiteTask]) -> None:
     """Refuse, in one sentence, a policy that one of the tasks cannot be joined with."""
     alike = all(task.interface == tasks[0].interface for task in tasks)
     for task in tasks[:1] if alike else tasks:
@@ -257,12 +273,14 @@ def _check_policy(policy: Policy, suite: Suite, tasks: Sequence[SuiteTask]) -> N
         )
 
 
-def _load_policy(options: RunOptions, suite: Suite, tasks: Sequence[SuiteTask]) -> Policy:
+def _load_policy(options: RunOptions, suite: Suite, tasks: Sequence[SuiteTask]) -> Crew:
     if options.server is None:
         if options.policy == "remote":
             raise UserError("--policy remote acts through a server: give --server URL alone.")
         follows = {ACTION: tasks[0].interface.action} if ACTION in policy_options(options.policy) else {}
-        return load_policy(
+        return start_crew(
+            options.engine,
+            options.replicas,
             options.policy,
             checkpoint=options.checkpoint,
             precision=options.precision,
@@ -276,17 +294,12 @@ def _load_policy(options: RunOptions, suite: Suite, tasks: Sequence[SuiteTask]) 
             "--server says whose policy acts: leave --checkpoint, --precision, --device, --unnorm-key and"
             " --policy-option to the command that started it."
         )
-    return load_policy("remote", url=options.server)
+    return start_crew(options.engine, options.replicas, "remote", url=options.server)
 
 
 def _default_unnorm_key(policy: str, suite: Suite) -> str | None:
     """Return the name that checkpoints of policies with statistics by data set give the suite's data."""
     return f"{suite.benchmark}_{suite.name}" if "unnorm_key" in policy_options(policy) else None
-
-
-def _cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _chosen_tasks(wanted: str | None, suite: Suite) -> list[SuiteTask]:
@@ -319,7 +332,7 @@ def _run_path(options: RunOptions, plan: Plan) -> Path:
 
 def _description(options: RunOptions, plan: Plan, path: Path, resuming: bool) -> list[tuple[str, str]]:
     card = plan.protocol
-    sees = "the simulator's state" if plan.policy.spec.reads_scene else ", ".join(plan.policy.spec.cameras) or "nothing"
+    sees = "the simulator's state" if plan.crew.spec.reads_scene else ", ".join(plan.crew.spec.cameras) or "nothing"
     source = options.server or options.checkpoint
     news = "resumed" if resuming else "new; there was no run to resume" if options.resume else "new"
     return [
@@ -329,7 +342,7 @@ def _description(options: RunOptions, plan: Plan, path: Path, resuming: bool) ->
             f"{card.name}: {plural(len(plan.tasks), 'task')} x {plural(plan.trials, 'episode')} of at most"
             f" {card.max_steps[plan.suite.name]} steps, seed {options.seed}",
         ),
-        ("workers", str(plan.workers)),
+        ("workers", f"{plan.workers}{cluster_words(plan.crew)}"),
         ("out", f"{path} ({news})"),
     ]
 
@@ -347,11 +360,14 @@ def _play(options: RunOptions, plan: Plan, site: Site, folder: RunFolder) -> Non
     try:
         with (
             Progress(plan.episodes, folder.results()) as progress,
-            closing(run_episodes(left, plan.policy, settings, log)) as results,
+            OUTLETS[options.track](folder) as tracker,
+            closing(run_episodes(left, plan.crew, settings, log)) as results,
         ):
             for result in results:
                 folder.add(result)
                 progress.update(result)
+                tracker.episode(result)
+            tracker.end(summarize(folder.recorded()))
     except (KeyboardInterrupt, RunFailed) as error:
         write_reports(folder)
         kept = f"{len(folder.finished())} of {plan.episodes} episodes are kept; go on with --resume --out {folder.path}"

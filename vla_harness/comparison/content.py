@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..results.memory import PEAK_MEMORY
+from ..results.measured import PEAK_MEMORY
 from ..results.report_content import EXACT_NOTE, WILSON_NOTE, is_provisional, task_label
 from ..results.wording import ABSENT, best_interval, duration, interval, number, percent
 from .comparison import Comparison, SuiteKey, marked, shared_marks

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..results.memory import PEAK_MEMORY
+from ..results.measured import PEAK_MEMORY
 from .comparison import Comparison, SuiteKey
 from .published import Verdict, verdict
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ..protocols import PROTOCOLS
-from .memory import PEAK_MEMORY
+from .measured import MEASURED
 from .run_folder import RecordedRun
 from .wording import SUITES, plural, value_text
 
@@ -78,7 +78,7 @@ def protocol_differences(config: Mapping[str, Any], provenance: Mapping[str, Any
 def _mixed(run: RecordedRun) -> list[str]:
     known = [dict(_flat(sitting.provenance)) for sitting in run.sittings if sitting.provenance]
     found = []
-    for name in sorted(name for name in set().union(*known) if not name.startswith(PEAK_MEMORY)):
+    for name in sorted(name for name in set().union(*known) if not name.startswith(MEASURED)):
         values = list(dict.fromkeys(value_text(provenance.get(name)) for provenance in known))
         if len(values) > 1:
             found.append(f"{name} ({' and '.join(values)})")

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from .. import __version__
-from ..types import Policy
+from ..types import PolicySpec
 
 DISTRIBUTIONS = (
     "mujoco",
@@ -28,7 +28,21 @@ DISTRIBUTIONS = (
 )
 
 
-def collect_provenance(policy: Policy, assets: Mapping[str, Any], gl_backend: str) -> dict[str, Any]:
+class Described(Protocol):
+    """What a policy, or whoever plays it, says of itself."""
+
+    @property
+    def spec(self) -> PolicySpec:
+        """The policy's spec."""
+        ...
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """What made the numbers, as the policy states it."""
+        ...
+
+
+def collect_provenance(policy: Described, assets: Mapping[str, Any], gl_backend: str) -> dict[str, Any]:
     """Return the provenance of results made here and now, as plain data.
 
     assets: where the simulation assets come from; ``kind`` is "primitive" for the generated stand-ins, ``digest``

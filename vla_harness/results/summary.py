@@ -14,7 +14,7 @@ from ..statistics import clopper_pearson_interval, latency_percentiles, stratifi
 from ..types import EpisodeResult
 from .database import Sitting
 from .marks import is_stand_in, marks, protocol_differences, shared_provenance
-from .memory import PEAK_MEMORY
+from .measured import PEAK_MEMORY
 from .run_folder import RecordedRun
 from .wording import plural, suite_title
 

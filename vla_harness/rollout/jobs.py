@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import protocols
 from ..errors import UserError
-from ..types import EpisodeKey, EpisodeResult, Observation, PolicySpec, SimulatedTask
+from ..types import EpisodeKey, EpisodeResult, PolicySpec, SimulatedTask
 
 VideoChoice = Literal["none", "failures", "all"]
 
@@ -100,6 +100,11 @@ class WorkerSetup:
 
 
 @dataclass(frozen=True)
+class Ready:
+    """The worker can take jobs: it has found its place. A crew whose workers can do so at once leaves it out."""
+
+
+@dataclass(frozen=True)
 class Alive:
     """Sent about once a second from the worker's own loop, so that a hung simulator stops it."""
 
@@ -124,11 +129,20 @@ class Unjoinable:
     sentence: str
 
 
+class Question(Protocol):
+    """What the engine reads of an observation; the rest may stay where it is until a policy reads it."""
+
+    @property
+    def episode(self) -> str:
+        """The episode's identifier."""
+        ...
+
+
 @dataclass(frozen=True)
 class Ask:
-    """The worker's chunk is used up, and it waits for the next one."""
+    """The worker's chunk is used up, and it waits for the next one. observation: an Observation, or where it lies."""
 
-    observation: Observation
+    observation: Question
 
 
 @dataclass(frozen=True)
@@ -141,10 +155,38 @@ class Ended:
 
 @dataclass(frozen=True)
 class Gone:
-    """The worker's pipe is closed: it died. Put into the queue by this side."""
+    """The sender died. Put into the queue by this side. reason: in words, where this side knows it by then."""
+
+    reason: str = ""
 
 
-WorkerMessage = Alive | Built | Unbuildable | Unjoinable | Ask | Ended | Gone
+WorkerMessage = Ready | Alive | Built | Unbuildable | Unjoinable | Ask | Ended | Gone
+
+
+# From a copy of the policy to the engine.
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The copy can answer questions."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A batch is done.
+
+    chunks: (horizon, action_dim) float32 actions for each question, None for one that was lost on its way; or empty,
+        and then the policy raised.
+    sentence, trace: of what it raised. mendable: that was a UserError.
+    """
+
+    chunks: Sequence[np.ndarray | None] = ()
+    sentence: str = ""
+    trace: str = ""
+    mendable: bool = False
+
+
+ReplicaMessage = Loaded | Answered | Gone
 
 
 # From the engine to a worker: an EpisodeJob, or while the worker waits for actions one of these.

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
@@ -51,10 +51,22 @@ def worker_main(connection: Connection, setup: WorkerSetup) -> None:
     Worker(connection, setup).serve()
 
 
+class Pipe(Protocol):
+    """What a worker needs of its connection to the engine; both raise OSError or EOFError when the engine is gone."""
+
+    def send(self, message: Any, /) -> None:
+        """Send a WorkerMessage."""
+        ...
+
+    def recv(self) -> Any:
+        """Wait for an EngineMessage."""
+        ...
+
+
 class Worker:
     """Keeps the environment of the last task, because building one costs seconds and a reset milliseconds."""
 
-    def __init__(self, connection: Connection, setup: WorkerSetup) -> None:
+    def __init__(self, connection: Pipe, setup: WorkerSetup) -> None:
         self._connection = connection
         self._setup = setup
         self._task: tuple[str, int] | None = None

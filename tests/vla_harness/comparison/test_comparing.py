@@ -16,7 +16,7 @@ from vla_harness.comparison.document import Table
 from vla_harness.errors import UserError
 from vla_harness.protocols import PROTOCOLS
 from vla_harness.results import RunFolder, read_run
-from vla_harness.results.memory import peak_memory_mb
+from vla_harness.results.measured import peak_memory_mb
 from vla_harness.statistics import PairCounts, mcnemar_p, stratified_interval
 
 SPATIAL = ("libero", "spatial")

@@ -1,4 +1,4 @@
-"""How much memory a run took at its most."""
+"""What a sitting's provenance holds that is measured and decides no score: memory, times of batches, the cluster."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ import sys
 
 PEAK_MEMORY = "peak_memory_mb"
 """Name of the peaks in a sitting's provenance and in the summary."""
+BATCH_TIMES = "batch_times"
+"""Name of {size: [batches, seconds]} of the policy's answers in a sitting's provenance."""
+MEASURED = (PEAK_MEMORY, BATCH_TIMES, "ray")
+"""Parts in which sittings may differ."""
+
 _BYTES = 1 if sys.platform == "darwin" else 1024
 """Of one unit of ru_maxrss."""
 
