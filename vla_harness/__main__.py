@@ -14,6 +14,7 @@ COMMANDS = {
     "show": ("vla_harness.tools.show", "print a run's table and draw its failures"),
     "replay": ("vla_harness.tools.replay", "play one stored episode again, to the same state, and film it"),
     "merge": ("vla_harness.tools.merge", "make one run of parts that were played apart"),
+    "plan": ("vla_harness.tools.plan", "say how many workers and GPUs play so many episodes in a wanted time"),
     "export": ("vla_harness.tools.export", "write a run's episodes as CSV or Parquet"),
 }
 

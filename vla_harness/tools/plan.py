@@ -1,0 +1,122 @@
+"""``python -m vla_harness plan RUN --episodes N --hours H``: the workers and copies of the policy that a run takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from ..command import DONE, parse_options
+from ..errors import UserError
+from ..results import RecordedRun, read_run
+from ..results.marks import shared_provenance
+from ..results.measured import BATCH_TIMES
+from ..results.wording import duration, number, plural
+from ..statistics.throughput import Throughput, fit_latency, joined
+
+MORE_COPIES = 3
+"""Rows of the table: the fewest copies that suffice, and a few more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Say how many simulators and copies of the policy play so many episodes in a wanted time, from a measured run.
+
+    docs/scale.md describes the model. Exit codes: 0 done, 2 something to put right in the command.
+    """
+
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Folder of a run of the same policy and suite, played on the same kind of machine."""
+
+    episodes: Annotated[int, arg(metavar="N")]
+    """Episodes that are to be played."""
+
+    hours: Annotated[float, arg(metavar="H")] = 1.0
+    """Time for them, without the minutes that the first simulators and the policy take to start."""
+
+    max_batch: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: the policy's own)")] = None
+    """Most questions that a copy of the policy answers at once."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; ``arguments`` without the program's name. Returns the exit code."""
+    options = parse_options(Plan, arguments, "vla-harness plan")
+    for name, value in (("episodes", options.episodes), ("hours", options.hours), ("max-batch", options.max_batch)):
+        if value is not None and value <= 0:
+            raise UserError(f"--{name} is {value}: give more than 0.")
+    print(plan_text(read_run(options.run), options.episodes, options.hours, options.max_batch))
+    return DONE
+
+
+def measured(run: RecordedRun, max_batch: int | None = None) -> Throughput:
+    """Return what ``run`` cost. Raises UserError if it holds no finished episode with decisions, or no batch times."""
+    finished = [result for result in run.results if result.outcome != "error" and result.policy_ms]
+    batches = _batches(run)
+    if not finished or not batches:
+        raise UserError(
+            f"{run.path} does not say how long the policy took: play a run of a few episodes to its end, and plan"
+            " from that."
+        )
+    first, more = fit_latency(batches)
+    return Throughput(
+        episode_s=fmean(result.wall_s - sum(result.policy_ms) / 1000 for result in finished),
+        decisions=fmean(len(result.policy_ms) for result in finished),
+        first_s=first,
+        more_s=more,
+        max_batch=max_batch or shared_provenance(run)["policy_spec"]["max_batch"],
+    )
+
+
+def plan_text(run: RecordedRun, episodes: int, hours: float, max_batch: int | None = None) -> str:
+    """Return what was measured, the model's word on the run itself, and a table of what ``episodes`` take."""
+    model = measured(run, max_batch)
+    finished = [result for result in run.results if result.outcome != "error" and result.policy_ms]
+    workers = run.sittings[-1].config.get("workers", 1)
+    copies = run.sittings[-1].config.get("replicas") or 1
+    per_worker = len(finished) / sum(result.wall_s for result in finished)
+    sizes = _batches(run)
+    lines = [
+        f"Measured in {run.path}, with {plural(workers, 'worker')} and {_copies(copies)}:",
+        f"  an episode  {number(model.episode_s, 1)} s of a simulator, {number(model.decisions, 1)} decisions",
+        f"  a decision  {number(1000 * model.first_s, 1)} ms, and {number(1000 * model.more_s, 1)} ms for each more in"
+        f" a batch of at most {model.max_batch}",
+        f"  the model   {number(3600 * model.rate(workers, copies), 1)} episodes an hour; measured"
+        f" {number(3600 * workers * per_worker, 1)}, while all workers play",
+    ]
+    if len(sizes) == 1:
+        lines.append(
+            f"  All batches had {plural(next(iter(sizes)), 'question')}, so a larger one is taken to cost in"
+            " proportion: measure with more workers to plan with fewer copies."
+        )
+    target = episodes / (3600 * hours)
+    fewest = next(n for n in range(1, 1_000_000) if model.workers(target, n) is not None)
+    lines += [
+        "",
+        f"{plural(episodes, 'episode')} in {duration(3600 * hours)}, {number(3600 * target, 0)} an hour:",
+        "",
+        "  copies  workers  mean batch  copies busy  takes",
+    ]
+    for count in range(fewest, fewest + MORE_COPIES):
+        needed = model.workers(target, count)
+        assert needed is not None
+        rate = model.rate(needed, count)
+        batch, busy = model.load(rate, count)
+        lines.append(f"  {count:>6}  {needed:>7,}  {batch:>10.1f}  {100 * busy:>9.0f} %  {duration(episodes / rate)}")
+    lines += [
+        "",
+        "A worker takes a core and a copy of the policy a GPU, if it uses one. Starting them comes on top, and at the"
+        " end workers run out of episodes.",
+    ]
+    return "\n".join(lines)
+
+
+def _batches(run: RecordedRun) -> dict[int, tuple[int, float]]:
+    return joined([sitting.provenance.get(BATCH_TIMES, {}) for sitting in run.sittings])
+
+
+def _copies(count: int) -> str:
+    return "one copy of the policy" if count == 1 else f"{count} copies of the policy"
