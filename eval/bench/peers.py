@@ -6,7 +6,9 @@
 Both play the same tasks from the same initial states with the stock packages' physics, two cameras and a policy that
 takes a constant time for each chunk of 8 actions, in as many simulator processes. vla-eval runs without a container, as
 its own server and orchestrator; its server is up before its clock starts. Each side's time is from the start of its
-processes to their end. On a machine that is busy with other things, the processor's time says more than the clock's.
+processes to their end; "while playing" is from the first question to the policy until the last, without imports, the
+first simulator and the report. On a machine that is busy with other things, the processor's time says more than the
+clock's.
 """
 
 from __future__ import annotations
@@ -60,16 +62,37 @@ class PeersBench:
     """auto, hub, primitive or a folder."""
 
 
+class Clock:
+    """Keeps in a file when the first and the last question to a policy came."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._first: float | None = None
+
+    def tick(self) -> None:
+        """Note a question."""
+        now = time.time()
+        self._first = self._first or now
+        self._path.write_text(json.dumps([self._first, now]))
+
+    @staticmethod
+    def seconds(path: Path) -> float:
+        """Return the seconds between the two."""
+        first, last = json.loads(path.read_text())
+        return last - first
+
+
 class ConstantPolicy(Policy):
     """Takes ``inference_ms`` and answers every observation with the same chunk."""
 
-    def __init__(self, inference_ms: float) -> None:
+    def __init__(self, inference_ms: float, clock: Clock) -> None:
         cameras = ("agentview", "wrist")
         self.spec = PolicySpec("constant", DELTA_EEF_POSE, cameras=cameras, image_size=(256, 256), horizon=CHUNK)
-        self._seconds = inference_ms / 1000
+        self._seconds, self._clock = inference_ms / 1000, clock
 
     def act(self, observations: Sequence[Observation]) -> np.ndarray:
         """Return the chunk for each observation; one forward pass serves the batch."""
+        self._clock.tick()
         time.sleep(self._seconds)
         return np.stack([ACTIONS] * len(observations))
 
@@ -94,6 +117,7 @@ def bench(config: PeersBench) -> int:
     hourly = {name: 3600 * side["episodes"] / side["wall_s"] for name, side in (("peer", peer), ("ours", ours))}
     for label, left, right, factor in (
         ("wall time, s", peer["wall_s"], ours["wall_s"], peer["wall_s"] / ours["wall_s"]),
+        ("wall time while playing, s", peer["playing_s"], ours["playing_s"], peer["playing_s"] / ours["playing_s"]),
         ("processor time, s", cpu_s["peer"], cpu_s["ours"], cpu_s["peer"] / cpu_s["ours"]),
         ("frames rendered", peer["frames"], ours["frames"], peer["frames"] / ours["frames"]),
         ("episodes an hour", hourly["peer"], hourly["ours"], hourly["ours"] / hourly["peer"]),
@@ -105,7 +129,8 @@ def bench(config: PeersBench) -> int:
 
 def _peer(config: PeersBench, folder: Path) -> dict[str, Any]:
     """Return what vla-eval took: its server first, then a process for each shard, all at once."""
-    server = _start("server", config)
+    clock = folder / "peer.clock"
+    server = _start("server", config, str(clock))
     try:
         _wait_for_port(server)
         begin = time.perf_counter()
@@ -118,18 +143,20 @@ def _peer(config: PeersBench, folder: Path) -> dict[str, Any]:
         server.kill()
         server.wait()
     parts = [json.loads(out.read_text()) for out in outs]
-    return {name: sum(part[name] for part in parts) for name in ("episodes", "steps", "frames")} | {"wall_s": wall}
+    counted = {name: sum(part[name] for part in parts) for name in ("episodes", "steps", "frames")}
+    return counted | {"wall_s": wall, "playing_s": Clock.seconds(clock)}
 
 
 def _ours(config: PeersBench, folder: Path) -> dict[str, Any]:
     """Return what the evaluation command took."""
     begin = time.perf_counter()
-    if _start("ours", config, str(folder / "ours")).wait():
+    clock = folder / "ours.clock"
+    if _start("ours", config, str(folder / "ours"), str(clock)).wait():
         raise RunFailed("Our side failed; its output is above.")
     wall = time.perf_counter() - begin
     summary = json.loads((folder / "ours" / "summary.json").read_text())
     counted = {"episodes": summary["trials"], "steps": summary["env_steps"], "frames": summary["frames"]}
-    return counted | {"wall_s": wall}
+    return counted | {"wall_s": wall, "playing_s": Clock.seconds(clock)}
 
 
 def _cpu_s() -> float:
@@ -157,13 +184,13 @@ def _wait_for_port(server: subprocess.Popen[bytes]) -> None:
     raise RunFailed("vla-eval's server did not open its port within a minute.")
 
 
-def run_ours(config: PeersBench, out: str) -> int:
+def run_ours(config: PeersBench, out: str, clock: str) -> int:
     """Play our side with the evaluation command itself."""
     from vla_harness.eval.run_libero import main
     from vla_harness.protocols import PROTOCOLS
     from vla_harness.registry import POLICIES
 
-    os.environ["PEERS_INFERENCE_MS"] = str(config.inference_ms)
+    os.environ["PEERS_INFERENCE_MS"], os.environ["PEERS_CLOCK"] = str(config.inference_ms), clock
     POLICIES["constant"] = "vla_harness.eval.bench.peers:constant_policy"
     card = PROTOCOLS["openvla-oft"]
     PROTOCOLS[card.name] = replace(card, max_steps={config.suite: config.steps}, actions_per_inference=CHUNK)
@@ -175,16 +202,19 @@ def run_ours(config: PeersBench, out: str) -> int:
 
 def constant_policy() -> ConstantPolicy:
     """Return the policy of ``run_ours``; the registry calls it."""
-    return ConstantPolicy(float(os.environ["PEERS_INFERENCE_MS"]))
+    return ConstantPolicy(float(os.environ["PEERS_INFERENCE_MS"]), Clock(Path(os.environ["PEERS_CLOCK"])))
 
 
-def run_server(config: PeersBench) -> int:
+def run_server(config: PeersBench, clock_file: str) -> int:
     """Serve the constant policy as vla-eval's own model server."""
     from vla_eval.model_servers.predict import PredictModelServer
     from vla_eval.model_servers.serve import serve
 
+    clock = Clock(Path(clock_file))
+
     class Constant(PredictModelServer):
         def predict(self, obs: Any, ctx: Any) -> dict[str, Any]:
+            clock.tick()
             time.sleep(config.inference_ms / 1000)
             return {"actions": ACTIONS}
 
