@@ -3,6 +3,8 @@
 The policy costs nothing, so all of the time is the server's, the protocol's and the client's. In the same run, from the
 same clients, two servers are asked that do no more than they must: a FastAPI handler with json_numpy, as OpenVLA's
 ``deploy.py`` has it, and openpi's websocket server. Each server is a process, and the clients are threads of this one.
+The rows take turns for some rounds, and of each row the quietest round counts: another program's load lasts for
+seconds, and the processor time of a request is hardly changed by it.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,8 +44,11 @@ Ask = Callable[[], Any]
 class Bench:
     """Measure latency and throughput of the action server on loopback."""
 
-    seconds: float = 3.0
-    """Seconds of each measurement."""
+    seconds: float = 2.0
+    """Seconds of each measurement in a round."""
+
+    rounds: int = 5
+    """Rounds in which the rows take turns."""
 
     soak_minutes: float = 0.0
     """Minutes of requests from 8 clients, while the server's memory is watched. 0: none."""
@@ -86,15 +91,15 @@ def serve_plain(ready: Any) -> None:
 
     @app.post("/act")
     def act(payload: dict[str, Any]) -> JSONResponse:
-        image = json_numpy.loads(json_numpy.dumps(payload["image"]))  # FastAPI has parsed it before the patch's hook
-        seen = Observation({"agentview": image}, np.zeros(0), payload["instruction"], "", 0)
+        seen = Observation({"agentview": payload["image"]}, np.zeros(0), payload["instruction"], "", 0)
         return JSONResponse(policy.act([seen])[0, 0])
 
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else uvloop's replies wait 40 ms for the client
     ready.put(listener.getsockname()[1])
-    uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listener])
+    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_keep_alive=75)
+    uvicorn.Server(config).run(sockets=[listener])
 
 
 def serve_openpi(ready: Any) -> None:
@@ -196,24 +201,23 @@ def latencies(ask: Ask, seconds: float) -> list[float]:
     return taken
 
 
-def throughput(make: Callable[[int], Ask], port: int, clients: int, seconds: float) -> float:
-    """Return requests per second of so many clients."""
-    counts = [0] * clients
-    asks = [make(port) for _ in range(clients)]
-    until = time.perf_counter() + seconds
+def throughput(asks: Sequence[Ask], seconds: float) -> tuple[int, float]:
+    """Return how many questions were answered when all of ``asks`` ask at once, and the seconds that this took."""
+    counts = [0] * len(asks)
+    before = time.perf_counter()
+    until = before + seconds
 
     def work(number: int) -> None:
         while time.perf_counter() < until:
             asks[number]()
             counts[number] += 1
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(clients)]
-    before = time.perf_counter()
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(asks))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return sum(counts) / (time.perf_counter() - before)
+    return sum(counts), time.perf_counter() - before
 
 
 def cpu_s(pid: int) -> float:
@@ -229,24 +233,72 @@ def memory_mb(pid: int) -> float:
 
 
 def soak(minutes: float) -> None:
-    """Ask from 8 clients, and print the server's memory at ten moments after a warm-up of the same length."""
+    """Ask in three forms from 8 clients, and print the server's memory at ten moments and how it grew."""
+    forms = (json_form, ours_native, websocket_form("/openpi"))
     with running(serve_ours) as (port, pid):
-        throughput(json_form, port, 8, minutes * 6)
-        print(f"\nsoak: {memory_mb(pid):.1f} MB after warm-up", flush=True)
-        total = 0.0
+        asks = [forms[number % len(forms)](port) for number in range(8)]
+        throughput(asks, minutes * 6)
+        held, total = [memory_mb(pid)], 0
+        print(f"\nsoak: {held[0]:.1f} MB after warm-up", flush=True)
         for _ in range(10):
-            seconds = minutes * 6
-            total += seconds * throughput(json_form, port, 8, seconds)
-            print(f"soak: {memory_mb(pid):.1f} MB after {total:,.0f} requests", flush=True)
+            total += throughput(asks, minutes * 6)[0]
+            held.append(memory_mb(pid))
+            print(f"soak: {held[-1]:.1f} MB after {total:,} requests", flush=True)
+    print(
+        f"soak: {held[-1] - held[0]:+.1f} MB in all, {held[-1] - held[5]:+.1f} MB in the second half;"
+        f" a client that asks twice a second would have taken {total / 7200:.1f} hours"
+    )
 
 
-ROWS: tuple[tuple[str, Callable[[Any], None], Callable[[int], Ask]], ...] = (
-    ("ours, msgpack over HTTP", serve_ours, ours_native),
-    ("ours, OpenVLA's JSON", serve_ours, json_form),
-    ("plain FastAPI handler, OpenVLA's JSON", serve_plain, json_form),
-    ("ours, openpi's websocket", serve_ours, websocket_form("/openpi")),
-    ("openpi's own websocket server", serve_openpi, websocket_form("/")),
+@dataclass(frozen=True)
+class Row:
+    """A server and a form of asking it."""
+
+    name: str
+    server: Callable[[Any], None]
+    make: Callable[[int], Ask]
+
+
+ROWS = (
+    Row("ours, msgpack over HTTP", serve_ours, ours_native),
+    Row("ours, OpenVLA's JSON", serve_ours, json_form),
+    Row("plain FastAPI handler, OpenVLA's JSON", serve_plain, json_form),
+    Row("ours, openpi's websocket", serve_ours, websocket_form("/openpi")),
+    Row("openpi's own websocket server", serve_openpi, websocket_form("/")),
 )
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one row was measured to do in one round. Milliseconds; CPU is processor time for each request."""
+
+    p50: float
+    p99: float
+    server_cpu: float
+    client_cpu: float
+    rates: tuple[float, ...]
+
+
+def measure(asks: Sequence[Ask], pid: int, seconds: float) -> Round:
+    """Measure one row; ``asks`` are as many as the most clients at once."""
+    server, client = cpu_s(pid), time.process_time()
+    taken = sorted(latencies(asks[0], seconds))
+    cost = 1000 / (len(taken) + WARM_UP)
+    server, client = cpu_s(pid) - server, time.process_time() - client
+    counted = [throughput(asks[:clients], seconds) for clients in CLIENTS]
+    return Round(
+        taken[len(taken) // 2],
+        taken[int(len(taken) * 0.99)],
+        server * cost,
+        client * cost,
+        tuple(count / duration for count, duration in counted),
+    )
+
+
+def quietest(rounds: Sequence[Round]) -> list[float]:
+    """Return the table's numbers: the least of each time, the greatest of each rate."""
+    times = [min(getattr(one, name) for one in rounds) for name in ("p50", "p99", "server_cpu", "client_cpu")]
+    return times + [max(rates) for rates in zip(*(one.rates for one in rounds), strict=True)]
 
 
 def bench(options: Bench) -> int:
@@ -254,26 +306,21 @@ def bench(options: Bench) -> int:
     policy = FreePolicy()
     seen = Observation({"agentview": FRAME}, np.zeros(0, np.float32), "push the plate", "bench", 0)
     inside = statistics.median(latencies(lambda: policy.act([seen]), 0.2))
-    print(f"in process: {inside:.3f} ms\n")
-    print(
-        f"| {'':37} | p50 ms | p99 ms | CPU ms |"
-        + "|".join(f"{f'req/s, {clients} clients':>18} " for clients in CLIENTS)
-        + "|"
-    )
-    print(f"|{'-' * 39}|-------:|-------:|-------:|" + "|".join("-" * 18 + ":" for _ in CLIENTS) + "|")
-    for name, server, make in ROWS:
-        with running(server) as (port, pid):
-            before = cpu_s(pid)
-            taken = sorted(latencies(make(port), options.seconds))
-            cost = 1000 * (cpu_s(pid) - before) / (len(taken) + WARM_UP)
-            rates = [throughput(make, port, clients, options.seconds) for clients in CLIENTS]
-        p50, p99 = taken[len(taken) // 2], taken[int(len(taken) * 0.99)]
-        print(
-            f"| {name:37} | {p50:6.2f} | {p99:6.2f} | {cost:6.2f} |"
-            + "|".join(f"{rate:18.0f} " for rate in rates)
-            + "|",
-            flush=True,
-        )
+    print(f"in process: {inside:.3f} ms; load of the machine before: {os.getloadavg()[0]:.1f}\n", flush=True)
+    measured: dict[str, list[Round]] = {row.name: [] for row in ROWS}
+    with ExitStack() as stack:
+        servers = {server: stack.enter_context(running(server)) for server in {row.server: None for row in ROWS}}
+        asks = {row.name: [row.make(servers[row.server][0]) for _ in range(max(CLIENTS))] for row in ROWS}
+        for _ in range(options.rounds):
+            for row in ROWS:
+                measured[row.name].append(measure(asks[row.name], servers[row.server][1], options.seconds))
+    heads = ["p50 ms", "p99 ms", "server CPU ms", "client CPU ms", *(f"req/s, {n} clients" for n in CLIENTS)]
+    print(f"| {'':37} | {' | '.join(heads)} |")
+    print(f"|{'-' * 39}|{'|'.join('-' * (len(head) + 1) + ':' for head in heads)}|")
+    for row in ROWS:
+        numbers = quietest(measured[row.name])
+        cells = [f"{n:{len(head)}.{2 if 'ms' in head else 0}f}" for head, n in zip(heads, numbers, strict=True)]
+        print(f"| {row.name:37} | {' | '.join(cells)} |")
     if options.soak_minutes:
         soak(options.soak_minutes)
     return DONE
