@@ -9,6 +9,8 @@ from vla_harness.errors import UserError
 from .articulated import operate
 from .geometry import Scene
 from .handles import joint_of, opening_of
+from .latched import Unlatch
+from .lifting import Lift
 from .motion import Motion
 from .predicates import is_in, is_on
 from .skills import place
@@ -54,7 +56,7 @@ class Move:
         return operate(scene, name, joint, self.goal + self.way * self.further)
 
 
-Skill = Place | Move
+Skill = Place | Move | Lift | Unlatch
 
 _POSITIONS = {
     ("open", "slide"): (-0.14, -1, 0.003),
@@ -89,6 +91,8 @@ def _skill(scene: Scene, predicate: tuple[str, ...]) -> Skill:
     verb, *names = predicate
     if verb in ("on", "in"):
         return Place(names[0], names[1], inside=verb == "in")
+    if verb in ("lift", "unlatch"):
+        return Lift(names[0]) if verb == "lift" else Unlatch(names[0])
     if verb not in {known for known, _ in _POSITIONS}:
         raise UserError(
             f"The policy 'scripted' has no skill for the goal {' '.join(predicate)!r}: choose another task."

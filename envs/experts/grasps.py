@@ -70,6 +70,7 @@ GRASPS: dict[str, Rim | Sides | Knob] = {
     "moka_pot": Knob(),
     "alphabet_soup": Sides(round=True),
     "tomato_sauce": Sides(round=True),
+    "can": Sides(round=True),
 }
 """Category -> grasp; categories that are not listed are held by their sides."""
 

@@ -36,12 +36,12 @@ class RobosuiteTask:
 
 SUITES: dict[str, tuple[RobosuiteTask, ...]] = {
     "single-arm": (
-        RobosuiteTask(0, "Lift", "lift the red cube"),
-        RobosuiteTask(1, "Stack", "stack the red cube on the green cube"),
-        RobosuiteTask(2, "PickPlaceCan", "pick up the can and put it in its compartment of the bin"),
+        RobosuiteTask(0, "Lift", "lift the red cube", expert=True),
+        RobosuiteTask(1, "Stack", "stack the red cube on the green cube", expert=True),
+        RobosuiteTask(2, "PickPlaceCan", "pick up the can and put it in its compartment of the bin", expert=True),
         RobosuiteTask(3, "PickPlaceBread", "pick up the bread and put it in its compartment of the bin"),
         RobosuiteTask(4, "NutAssemblySquare", "put the square nut on the square peg"),
-        RobosuiteTask(5, "Door", "turn the handle and open the door"),
+        RobosuiteTask(5, "Door", "turn the handle and open the door", expert=True),
         RobosuiteTask(6, "Wipe", "wipe the dirt off the table", gripper=False),
     ),
     "two-arm": (

@@ -63,12 +63,15 @@ class RobosuiteEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[Any]]):
 
         choose_gl_backend()  # before mujoco is imported
         from ..renderer import Renderer
+        from .scene import GOALS, RobosuiteSceneReader
         from .simulation import RobosuiteEpisodes
 
         self._episodes = RobosuiteEpisodes(chosen, robots, controller)
         self.model, self.data = self._episodes.model, self._episodes.data  # mujoco's own, as gymnasium's MujocoEnv has
         self._make_renderer = lambda: Renderer(self._episodes.model)
         self._renderer: Renderer | None = None
+        described = chosen.name in GOALS and robots == (DEFAULT_ROBOT,)
+        self._scene_reader = RobosuiteSceneReader(self._episodes.env, chosen.name) if described else None
 
         self.action_space = spaces.Box(-1.0, 1.0, (self.interface.action.dim,), np.float32)
         self.observation_space: spaces.Dict = spaces.Dict(  # type: ignore[assignment]
@@ -115,8 +118,13 @@ class RobosuiteEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[Any]]):
         return self.render_camera("agentview", *self._image_size) if self.render_mode == "rgb_array" else None
 
     def scene(self) -> Mapping[str, Any]:
-        """Return the simulator's own view of the scene (``envs.libero.scene``)."""
-        raise UserError(f"The task {self.task_name!r} has no scene.")
+        """Return the simulator's own view of the scene (``envs.robosuite.scene``).
+
+        Raises UserError for a task that is not described.
+        """
+        if self._scene_reader is None:
+            raise UserError(f"The scene of {self.task_name!r} with these robots is not described: choose another task.")
+        return self._scene_reader.read()
 
     def simulator_state(self) -> NDArray[np.float64]:
         """Return [time, qpos, qvel], (1 + nq + nv,) float64."""
