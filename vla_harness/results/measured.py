@@ -8,7 +8,7 @@ import sys
 PEAK_MEMORY = "peak_memory_mb"
 """Name of the peaks in a sitting's provenance and in the summary."""
 BATCH_TIMES = "batch_times"
-"""Name of {size: [batches, seconds]} of the policy's answers in a sitting's provenance."""
+"""Name of the times of the policy's answers in a sitting's provenance (see ``BatchTimes.as_data``)."""
 MEASURED = (PEAK_MEMORY, BATCH_TIMES, "ray")
 """Parts in which sittings may differ."""
 

@@ -29,6 +29,10 @@ from .schedule import Task
 
 Events: TypeAlias = "queue.SimpleQueue[tuple[WorkerLink, WorkerMessage] | tuple[Replica, ReplicaMessage]]"
 
+SHORTAGE_S = 1800.0
+"""Seconds without any worker, or without any copy of the policy, after which a run ends. A cluster that has to start
+machines, or a large checkpoint, takes minutes."""
+
 
 class WorkerLink(ABC):
     """A worker as the engine sees it, and the job it was given.
@@ -38,8 +42,8 @@ class WorkerLink(ABC):
     frames travel while the policy computes.
 
     ready: it can take a job. job: what it plays; None while it is idle. building: it has not said yet that the job's
-    environment stands. asking: it waits for actions. silent_s: seconds since it last said something, counted up by
-    the engine. task: whose environment it keeps, or is building.
+    environment stands. asking: it waits for actions. heard_at: when it last said something, by ``time.perf_counter``.
+    silent_s: seconds since then, counted up by the engine. task: whose environment it keeps, or is building.
     """
 
     def __init__(self, events: Events) -> None:
@@ -47,7 +51,7 @@ class WorkerLink(ABC):
         self.ready = False
         self.job: EpisodeJob | None = None
         self.building = self.asking = False
-        self.silent_s = 0.0
+        self.silent_s = self.heard_at = 0.0
         self.task: Task | None = None
         self._events = events
 
@@ -86,7 +90,7 @@ class WorkerLink(ABC):
             except Exception:  # the end of the connection, also in the middle of a message
                 self._events.put((self, Gone()))
                 return
-            self.silent_s = 0.0
+            self.silent_s, self.heard_at = 0.0, time.perf_counter()
             for message in messages:
                 self._events.put((self, message))
 
@@ -127,19 +131,23 @@ class Replica(ABC):
 class Crew(ABC):
     """A policy, and the place where copies of it and simulators run.
 
-    spec, provenance: the policy's. copies: how many copies of the policy there are. cores: the processor cores that
+    spec: the policy's. copies: how many copies of the policy there are. cores: the processor cores that
     are left for simulators. shortage: one sentence, for when there is no place for a worker or the policy for long.
     batch_times: how long its answers took.
     """
 
     spec: PolicySpec
-    provenance: Mapping[str, Any]
     copies: int
     cores: int
     shortage: str
 
     def __init__(self) -> None:
         self.batch_times = BatchTimes()
+
+    @property
+    @abstractmethod
+    def provenance(self) -> Mapping[str, Any]:
+        """The policy's, with what the place adds; see ``Policy.provenance``."""
 
     @abstractmethod
     def hire(self, setup: WorkerSetup, events: Events) -> WorkerLink:
@@ -151,20 +159,29 @@ class Crew(ABC):
 
 
 class BatchTimes:
-    """Seconds from question to answer by the size of the batch."""
+    """How long batches took, by their size, and how long questions were with the engine until their answer left."""
 
     def __init__(self) -> None:
         self._by_size: dict[int, list[float]] = {}
+        self._waits = [0, 0.0]
 
     def record(self, size: int, seconds: float) -> None:
         """Count one batch."""
-        entry = self._by_size.setdefault(size, [0, 0.0])
-        entry[0] += 1
-        entry[1] += seconds
+        _count(self._by_size.setdefault(size, [0, 0.0]), seconds)
 
-    def as_data(self) -> dict[str, list[float]]:
-        """Return {size: [batches, seconds of all together]} as JSON holds it."""
-        return {str(size): list(entry) for size, entry in sorted(self._by_size.items())}
+    def wait(self, seconds: float) -> None:
+        """Count one question."""
+        _count(self._waits, seconds)
+
+    def as_data(self) -> dict[str, Any]:
+        """Return {"sizes": {size: [batches, seconds together]}, "waits": [questions, seconds together]} for JSON."""
+        sizes = {str(size): list(entry) for size, entry in sorted(self._by_size.items())}
+        return {"sizes": sizes, "waits": list(self._waits)} if sizes else {}
+
+
+def _count(entry: list[float], seconds: float) -> None:
+    entry[0] += 1
+    entry[1] += seconds
 
 
 def ask_policy(policy: Policy, observations: Sequence[Observation]) -> Answered:

@@ -35,7 +35,7 @@ from typing import cast
 
 from ..errors import ConventionError, RunFailed
 from ..types import EpisodeResult, Policy
-from .crew import Crew, Events, Replica, WorkerLink
+from .crew import SHORTAGE_S, Crew, Events, Replica, WorkerLink
 from .jobs import (
     Abandon,
     Act,
@@ -64,10 +64,6 @@ BROKEN_POLICY = 3
 
 TICK_S = 0.5
 """Seconds between two counts of the workers' silence."""
-
-SHORTAGE_S = 1800.0
-"""Seconds without any worker, or without any copy of the policy, after which a run ends. A cluster that has to start
-machines, or a large checkpoint, takes minutes."""
 
 
 def run_episodes(
@@ -305,6 +301,7 @@ class _Engine:
             if chunk is None:
                 self._abandon(worker, "its question was lost on its way to the policy")
             else:
+                self._crew.batch_times.wait(time.perf_counter() - worker.heard_at)
                 worker.send(Act(chunk))
 
     def _policy_raised(self, waiting: list[WorkerLink], answered: Answered, alone: bool) -> None:

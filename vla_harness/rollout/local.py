@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 from ..types import Observation, Policy
 from .crew import Crew, Events, Replica, ask_policy
@@ -39,9 +39,14 @@ class LocalCrew(Crew):
 
     def __init__(self, policy: Policy) -> None:
         super().__init__()
-        self.spec, self.provenance = policy.spec, policy.provenance
+        self.spec = policy.spec
         self.cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self._policy = policy
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """The policy's."""
+        return self._policy.provenance
 
     def hire(self, setup: WorkerSetup, events: Events) -> WorkerProcess:
         """Start a worker process."""

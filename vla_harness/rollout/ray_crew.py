@@ -22,7 +22,7 @@ import ray.exceptions
 from .. import registry
 from ..errors import UserError
 from ..types import Observation, Policy, PolicySpec
-from .crew import Crew, Events, Replica, WorkerLink, ask_policy
+from .crew import SHORTAGE_S, Crew, Events, Replica, WorkerLink, ask_policy
 from .jobs import Answered, Ask, EngineMessage, Gone, Loaded, Question, Ready, WorkerMessage, WorkerSetup, sentence_of
 from .process import ONE_THREAD
 from .worker import Worker
@@ -247,7 +247,12 @@ class RayCrew(Crew):
             raise UserError(loaded)
         self.spec, provenance = loaded
         alive = [node for node in ray.nodes() if node["Alive"]]
-        self.provenance = provenance | {"ray": {"version": ray.__version__, "nodes": len(alive)}}
+        self._provenance = provenance | {"ray": {"version": ray.__version__, "nodes": len(alive)}}
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """The policy's, with Ray's version and the nodes that were there at the start."""
+        return self._provenance
 
     def hire(self, setup: WorkerSetup, events: Events) -> RayWorker:
         """Start a simulator's actor on some node."""
@@ -266,7 +271,9 @@ class RayCrew(Crew):
         for attempt in range(1, _TRIES + 1):
             first = self._start()
             try:
-                return first, ray.get(first[1])
+                return first, ray.get(first[1], timeout=SHORTAGE_S)
+            except ray.exceptions.GetTimeoutError as error:
+                raise UserError(self.shortage) from error
             except ray.exceptions.RayActorError as error:
                 if attempt == _TRIES:
                     raise UserError(

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
 from ..command import DONE, parse_options
 from ..errors import UserError
-from ..results import RecordedRun, read_run
+from ..results import RecordedRun, Sitting, read_run
 from ..results.marks import shared_provenance
 from ..results.measured import BATCH_TIMES
 from ..results.wording import duration, number, plural
@@ -62,12 +62,16 @@ def measured(run: RecordedRun, max_batch: int | None = None) -> Throughput:
             " from that."
         )
     first, more = fit_latency(batches)
+    decisions_s = fmean(ms / 1000 for result in finished for ms in result.policy_ms)
+    waits = [sitting.provenance[BATCH_TIMES]["waits"] for sitting in run.sittings if _times(sitting)]
+    with_engine_s = sum(seconds for _, seconds in waits) / sum(count for count, _ in waits)
     return Throughput(
         episode_s=fmean(result.wall_s - sum(result.policy_ms) / 1000 for result in finished),
         decisions=fmean(len(result.policy_ms) for result in finished),
         first_s=first,
         more_s=more,
         max_batch=max_batch or shared_provenance(run)["policy_spec"]["max_batch"],
+        way_s=max(0.0, decisions_s - with_engine_s),
     )
 
 
@@ -83,7 +87,7 @@ def plan_text(run: RecordedRun, episodes: int, hours: float, max_batch: int | No
         f"Measured in {run.path}, with {plural(workers, 'worker')} and {_copies(copies)}:",
         f"  an episode  {number(model.episode_s, 1)} s of a simulator, {number(model.decisions, 1)} decisions",
         f"  a decision  {number(1000 * model.first_s, 1)} ms, and {number(1000 * model.more_s, 1)} ms for each more in"
-        f" a batch of at most {model.max_batch}",
+        f" a batch of at most {model.max_batch}; {number(1000 * model.way_s, 1)} ms on the way",
         f"  the model   {number(3600 * model.rate(workers, copies), 1)} episodes an hour; measured"
         f" {number(3600 * workers * per_worker, 1)}, while all workers play",
     ]
@@ -115,7 +119,11 @@ def plan_text(run: RecordedRun, episodes: int, hours: float, max_batch: int | No
 
 
 def _batches(run: RecordedRun) -> dict[int, tuple[int, float]]:
-    return joined([sitting.provenance.get(BATCH_TIMES, {}) for sitting in run.sittings])
+    return joined([_times(sitting).get("sizes", {}) for sitting in run.sittings])
+
+
+def _times(sitting: Sitting) -> Mapping[str, Any]:
+    return sitting.provenance.get(BATCH_TIMES, {})
 
 
 def _copies(count: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -47,6 +48,13 @@ def test_the_rate_is_that_of_a_simulated_queue(first_s: float, more_s: float, wo
     )
 
 
+def test_the_way_costs_workers_and_not_the_policy() -> None:
+    near = Throughput(episode_s=8.0, decisions=20, first_s=0.1, more_s=0.02, max_batch=16)
+    far = replace(near, way_s=0.1)
+    assert far.rate(10, 1) == pytest.approx(replace(near, episode_s=10.0).rate(10, 1))
+    assert far.supply(1) == near.supply(1)
+
+
 def test_limits_are_the_simulators_or_the_policy() -> None:
     model = Throughput(episode_s=10.0, decisions=10, first_s=0.01, more_s=0.0, max_batch=8)
     assert model.rate(4, 1) == pytest.approx(0.4, rel=0.02)  # four simulators, ten seconds an episode
@@ -72,6 +80,7 @@ def test_latency_is_a_line_through_the_sizes() -> None:
     assert (first, more) == pytest.approx((0.1, 0.02))
     assert fit_latency({4: (5, 1.0)}) == pytest.approx((0.05, 0.05))  # one size: in proportion
     assert fit_latency({1: (5, 1.0), 2: (5, 0.9)})[1] == 0.0  # larger is never cheaper
+    assert fit_latency({1: (98, 0.49), 2: (1, 0.5)}) == pytest.approx((0.0099, 0.0099))  # one slow batch of two
     with pytest.raises(ValueError, match="no batch"):
         fit_latency({})
 
