@@ -21,7 +21,7 @@ from .conventions import Adapter
 from .engines import Engine, cluster_words, start_crew
 from .errors import RunFailed, UserError
 from .progress import Progress
-from .protocols import PROTOCOLS, Protocol, protocol_card
+from .protocols import PROTOCOLS, Protocol, default_protocol, protocol_card
 from .registry import ACTION, available_policies, policy_options, typed_options
 from .results import RunFolder, collect_provenance, summarize, write_reports
 from .results.measured import BATCH_TIMES, PEAK_MEMORY, peak_memory_mb
@@ -97,7 +97,10 @@ class RunOptions:
     """Where episodes, rates and times are also sent as they come: to the folder tensorboard in the results, or to
     Weights & Biases (WANDB_MODE=offline keeps them in the results)."""
 
-    protocol: Annotated[str, arg(metavar=_choice(tuple(PROTOCOLS)))] = "openvla"
+    protocol: Annotated[
+        str | None,
+        arg(metavar=_choice(tuple(PROTOCOLS)), help_behavior_hint="(default: openvla; for tformer: vla-harness)"),
+    ] = None
     """Published evaluation whose settings are kept: trials, steps, settle phase, seeds, actions per inference."""
 
     video: VideoChoice = "none"
@@ -225,7 +228,7 @@ def announce(name: str, value: str) -> None:
 
 def make_plan(options: RunOptions, suite: Suite) -> Plan:
     """Check the options against the suite and load the policy. Raises UserError; nothing is written."""
-    protocol = protocol_card(options.protocol)
+    protocol = protocol_card(options.protocol or default_protocol(options.policy))
     if suite.name not in protocol.max_steps:
         known = ", ".join(protocol.max_steps)
         raise UserError(f"The protocol {protocol.name} says nothing of the suite {suite.name!r}, only of {known}.")

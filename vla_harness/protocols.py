@@ -86,6 +86,14 @@ PROTOCOLS = {
             source="NVIDIA/Isaac-GR00T N1.5 examples/Libero",
         ),
         Protocol(
+            "vla-harness",
+            trials=50,
+            max_steps=_OPENVLA_STEPS,
+            image_path="the policy's own",
+            actions_per_inference=None,
+            source="openvla's trials and steps; each policy plays as many actions of a chunk as it says itself",
+        ),
+        Protocol(
             "robosuite",
             trials=50,
             max_steps={"single-arm": 500, "two-arm": 500},
@@ -97,6 +105,14 @@ PROTOCOLS = {
         ),
     )
 }
+
+
+_OWN = {"tformer": "vla-harness"}
+
+
+def default_protocol(policy: str) -> str:
+    """Return the protocol of LIBERO that ``policy`` is evaluated under unless the user names another."""
+    return _OWN.get(policy, "openvla")
 
 
 def protocol_card(name: str) -> Protocol:

@@ -11,6 +11,7 @@ from .errors import UserError
 from .types import Policy
 
 POLICIES = {
+    "tformer": "vla_harness.policies.tformer.policy:TformerPolicy",
     "scripted": "vla_harness.envs.experts.policy:ScriptedPolicy",
     "noop": "vla_harness.policies.basic:NoopPolicy",
     "random": "vla_harness.policies.basic:RandomPolicy",

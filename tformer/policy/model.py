@@ -138,7 +138,7 @@ class VisuomotorPolicy(nn.Module):
             nn.Linear(config.state_dim + max(1, config.aim_dim), width), nn.GELU(), nn.Linear(width, width)
         )
         shape = ActionHeadConfig(config.action_dim, config.horizon, width, width, config.head.layers, config.heads)
-        self.head: ActionHead | RegressionHead
+        self.head: ActionHead
         if config.head.kind == "regression":
             self.head = RegressionHead(shape)
         else:

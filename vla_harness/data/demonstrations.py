@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any, cast
 
-import gymnasium
 import numpy as np
 
 from ..conventions import Adapter
 from ..protocols import Protocol
 from ..registry import load_policy
-from ..rollout.jobs import Simulator
+from ..rollout.jobs import EnvironmentRecipe, Simulator
 from ..types import Observation, random_generator
 from .features import Feature
 from .jitter import Jitter
@@ -115,14 +113,20 @@ def demonstrate(job: DemonstrationJob) -> Demonstration:
     )
 
 
-@lru_cache(maxsize=1)
+_open: dict[tuple[str, int, str], Simulator] = {}
+
+
 def _simulator(suite: str, task: int, assets: str) -> Simulator:
-    """Return the task's environment; the last one is kept, because building one takes seconds."""
-    environment = gymnasium.make(
-        f"vla_harness.envs:libero/{suite}-v0", task=task, observations="on_request", assets=assets,
-        disable_env_checker=True,
-    )  # fmt: skip
-    return cast(Simulator, environment.unwrapped)
+    """Return the task's environment; the last one is kept, because building one takes seconds, and no other."""
+    key = suite, task, assets
+    if key not in _open:
+        while _open:
+            _open.popitem()[1].close()
+        recipe = EnvironmentRecipe(
+            f"vla_harness.envs:libero/{suite}-v0", {"task": task, "observations": "on_request", "assets": assets}
+        )
+        _open[key] = recipe.build()
+    return _open[key]
 
 
 def _attempt(simulator: Simulator, job: DemonstrationJob, attempt: int) -> dict[str, np.ndarray] | None:

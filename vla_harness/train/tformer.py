@@ -20,10 +20,11 @@ from tformer.errors import UserError as TrainingUserError
 from tformer.policy import HeadConfig, PolicyConfig
 from tformer.training import TrainOptions, leads, list_checkpoints, read_checkpoint, train
 
+from ..checkpoints.files import find_checkpoint
 from ..command import DONE, parse_options, run_command
 from ..data import open_dataset
 from ..errors import RunFailed, UserError
-from ..policies.tformer.checkpoint import save_policy
+from ..policies.tformer.checkpoint import read_policy, save_policy
 from ..policies.tformer.hub import push_policy
 from .tformer_task import Samples, TformerTask, make_card, read_samples
 
@@ -34,6 +35,9 @@ class TformerOptions(TrainOptions):
 
     dataset: tuple[Path, ...]
     """Folders of datasets with the same columns: LeRobot's, LIBERO's HDF5, or what vla_harness.data.record wrote."""
+    start: Annotated[str | None, arg(metavar="DIR|ORG/NAME")] = None
+    """Checkpoint whose weights and normalisation it starts from, such as a policy to fine-tune; weights that do not
+    fit, such as another head's, start at random."""
     out: Path = Path("runs/tformer")
     """Folder for checkpoints, curve.json, TensorBoard events and the export."""
     head: Literal["diffusion", "flow", "regression"] = "flow"
@@ -117,13 +121,16 @@ def train_policy(options: TformerOptions) -> Path:
         language=options.language,
         head=HeadConfig(options.head),
     )
-    card = make_card(samples, options, network, _training(options, samples))
-    task = TformerTask(options, samples, card)
+    known, start = (None, None) if options.start is None else read_policy(find_checkpoint(options.start))
+    card = make_card(samples, options, network, known, _training(options, samples))
+    task = TformerTask(options, samples, card, start)
     if leads():
         weights = sum(p.numel() for p in task.model.parameters())
         passes = options.epochs * options.steps_per_epoch * options.batch_size / len(samples)
         print(f"samples    {len(samples):,} of {len(samples.instructions)} tasks, {samples.frames.nbytes / 1e9:.1f} GB")
         print(f"network    {weights:,} weights, {options.head} head, chunks of {options.horizon}")
+        if options.start:
+            print(f"start      {options.start}; at random: {len(task.fresh)} of its tensors")
         print(f"steps      {options.epochs * options.steps_per_epoch:,} of {options.batch_size}: {passes:.1f} passes")
     try:
         state = train(task, options)

@@ -24,6 +24,8 @@ from .sampling import Prefetcher, generator_of, shuffled
 if TYPE_CHECKING:
     from .tformer import TformerOptions
 
+GRIPPER_LEVELS = 3
+"""Most values of a gripper's entry that count as the only ones it can have."""
 LEAST_SPAN = 0.1
 """Least range of an action's entry: one that hardly ever moves would be blown up to noise."""
 
@@ -118,24 +120,48 @@ def _resized(images: np.ndarray, size: int) -> np.ndarray:
 
 
 def make_card(
-    samples: Samples, options: TformerOptions, network: PolicyConfig, training: Mapping[str, Any]
+    samples: Samples,
+    options: TformerOptions,
+    network: PolicyConfig,
+    start: PolicyCard | None,
+    training: Mapping[str, Any],
 ) -> PolicyCard:
-    """Return the card of the policy to train: vocabulary and normalisation from the samples."""
+    """Return the card of the policy to train: vocabulary and normalisation from the samples.
+
+    start: of the checkpoint that it starts from, whose normalisation is kept and whose words come first.
+    """
     tokenizer = WordTokenizer.train([text.lower() for text in samples.instructions], 10_000, min_frequency=1)
-    words = tuple(tokenizer.to_json()["words"])
+    words = tokenizer.to_json()["words"]
+    if start is not None:
+        words = [*start.words, *(word for word in words if word not in start.words)]
     real = samples.actions[samples.mask > 0]
+    levels = np.unique(real[:, -1])
     low, high = np.quantile(real, 0.005, axis=0), np.quantile(real, 0.995, axis=0)
     return PolicyCard(
-        network=replace(network, vocabulary=tokenizer.vocab_size),
-        words=words,
+        network=replace(network, vocabulary=WordTokenizer(words).vocab_size),
+        words=tuple(words),
         cameras=options.cameras,
         state_keys=options.state_keys,
         image_size=(options.image_size, options.image_size),
-        state=_standard(samples.state),
-        action=_scale((high + low) / 2, np.maximum(high - low, LEAST_SPAN) / 2),
-        aim=_standard(samples.aims),
+        state=_standard(samples.state) if start is None else start.state,
+        action=_scale((high + low) / 2, np.maximum(high - low, LEAST_SPAN) / 2) if start is None else start.action,
+        aim=_standard(samples.aims) if start is None else start.aim,
+        gripper=tuple(levels.tolist()) if len(levels) <= GRIPPER_LEVELS else (),
         training=training,
     )
+
+
+def take_over(network: VisuomotorPolicy, start: VisuomotorPolicy) -> tuple[str, ...]:
+    """Copy the weights of ``start`` that fit, the known words' among the vocabulary; return the names of the others."""
+    theirs, others = start.state_dict(), []
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            found = theirs.get(name)
+            if found is not None and found.shape[1:] == parameter.shape[1:] and len(found) <= len(parameter):
+                parameter[: len(found)].copy_(found)
+            else:
+                others.append(name)
+    return tuple(others)
 
 
 def _standard(values: np.ndarray) -> Scale:
@@ -165,10 +191,14 @@ class PolicyBatch:
 class TformerTask:
     """See ``tformer.training.Task``; an index is a position in the endless stream of shuffled passes."""
 
-    def __init__(self, options: TformerOptions, samples: Samples, card: PolicyCard) -> None:
+    def __init__(
+        self, options: TformerOptions, samples: Samples, card: PolicyCard, start: VisuomotorPolicy | None = None
+    ) -> None:
         self.options, self.card = options, card
         torch.manual_seed(options.seed)
-        self.model: nn.Module = _Trainee(VisuomotorPolicy(card.network), options.draws)
+        network = VisuomotorPolicy(card.network)
+        self.fresh = () if start is None else take_over(network, start)
+        self.model: nn.Module = _Trainee(network, options.draws)
         every = options.hold_out
         is_held = samples.episode % every == every - 1 if every else np.zeros(len(samples), bool)
         self._training, self._held = np.flatnonzero(~is_held), np.flatnonzero(is_held)

@@ -44,7 +44,9 @@ class PolicyCard:
     """All of a checkpoint but its weights; ``config.json``.
 
     network: of ``tformer.policy``. words: the vocabulary. cameras, state_keys: what it reads, in the harness's names.
-    image_size: (height, width) of the frames. state, action, aim: normalisation. training: how it came about.
+    image_size: (height, width) of the frames. state, action, aim: normalisation. gripper: the only values that the
+    gripper's entry had in the demonstrations, such as (-1, 0, 1), or none where it had many. training: how it came
+    about.
     """
 
     network: PolicyConfig
@@ -55,6 +57,7 @@ class PolicyCard:
     state: Scale
     action: Scale
     aim: Scale
+    gripper: tuple[float, ...] = ()
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def tokens(self, instructions: Sequence[str]) -> Tensor:
@@ -62,6 +65,17 @@ class PolicyCard:
         tokenizer = WordTokenizer(self.words)
         rows = [tokenizer.encode(text.lower())[: self.network.words] or [PADDING + 1] for text in instructions]
         return torch.tensor([row + [PADDING] * (max(map(len, rows)) - len(row)) for row in rows])
+
+    def actions(self, chunk: np.ndarray) -> np.ndarray:
+        """Return the actions, (…, 7) float32 in [-1, 1], of the network's (…, 7) normalised ones.
+
+        The gripper's entry becomes the nearest demonstrated value: where 0 holds still, 0.01 closes.
+        """
+        actions = np.clip(self.action.restore(chunk), -1.0, 1.0)
+        if self.gripper:
+            levels = np.array(self.gripper, np.float32)
+            actions[..., -1] = levels[np.abs(actions[..., -1:] - levels).argmin(axis=-1)]
+        return actions
 
     def to_json(self) -> str:
         """Return the content of ``config.json``."""
@@ -76,7 +90,7 @@ class PolicyCard:
         try:
             for key in ("state", "action", "aim"):
                 values[key] = Scale(**{part: tuple(numbers) for part, numbers in values[key].items()})
-            for key in ("words", "cameras", "state_keys", "image_size"):
+            for key in ("words", "cameras", "state_keys", "image_size", "gripper"):
                 values[key] = tuple(values[key])
             return cls(**(values | {"network": PolicyConfig.from_dict(values["network"])}))
         except (KeyError, TypeError, AttributeError) as error:

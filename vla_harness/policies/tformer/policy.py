@@ -96,7 +96,7 @@ class TformerPolicy(Policy):
             card.tokens([observation.instruction]).to(self._device),
             [generator],
         )
-        return np.clip(card.action.restore(drawn[0].cpu().numpy()), -1.0, 1.0)
+        return card.actions(drawn[0].cpu().numpy())
 
     def _act(self, observation: Observation) -> np.ndarray:
         chunk = self.chunk(observation)
