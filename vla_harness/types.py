@@ -22,7 +22,7 @@ what LIBERO's "rotated by 180 degrees" training data (``raw[::-1, ::-1]``) are, 
 """
 
 Rotation = Literal["axis_angle", "euler_xyz", "quat_xyzw", "rot6d", "none"]
-"""How a rotation is written; "none": not at all, the hand keeps its orientation."""
+"""How a rotation is written; "none": not at all, the controller itself sees to the hand's orientation."""
 
 
 @dataclass(frozen=True)

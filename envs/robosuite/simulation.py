@@ -77,6 +77,8 @@ class RobosuiteEpisodes:
         self.env.sim.forward()
         for robot in self.env.robots:
             robot.controller.update_initial_joints(self.data.qpos[robot._ref_joint_pos_indexes])
+        for observable in self.env._observables.values():
+            observable.reset()  # each reading advances its clock, and a reset's is one
         self.env._get_observations(force_update=True)
 
     def step(self, action: NDArray[np.float64]) -> tuple[bool, bool]:

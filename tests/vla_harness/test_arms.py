@@ -1,0 +1,68 @@
+"""Conventions of several arms, and of hands that keep no orientation of their own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from vla_harness.conventions import Adapter
+from vla_harness.errors import ConventionError, UserError
+from vla_harness.registry import load_policy, typed_options
+from vla_harness.types import DELTA_EEF_POSE, ActionConvention, EnvironmentSpec, Observation, PolicySpec
+
+ONE = replace(DELTA_EEF_POSE, gripper_open=0.0, gripper_closed=1.0, translation_unit=0.1)
+TWO = replace(DELTA_EEF_POSE, arms=2)
+NO_ROTATION = replace(DELTA_EEF_POSE, rotation="none", rotation_unit=1.0)
+SEEN = Observation({}, np.zeros(0, np.float32), "", "two-arm/0/0/7", 0)
+
+
+def adapter(policy: ActionConvention, environment: ActionConvention) -> Adapter:
+    offered = EnvironmentSpec((), {}, environment, 20.0)
+    return Adapter(offered, PolicySpec("toy", policy), "robosuite/two-arm")
+
+
+def test_each_arms_entries_are_converted_like_those_of_one() -> None:
+    chunk = np.random.default_rng(0).uniform(-1, 1, (5, 14)).astype(np.float32)
+    together = adapter(replace(ONE, arms=2), TWO).actions(chunk)
+    apart = [adapter(ONE, DELTA_EEF_POSE).actions(chunk[:, arm]) for arm in (slice(0, 7), slice(7, 14))]
+    np.testing.assert_array_equal(together, np.concatenate(apart, axis=1))
+    np.testing.assert_allclose(together[:, [6, 13]], 2 * chunk[:, [6, 13]] - 1, atol=1e-6)
+
+
+def test_hands_without_a_rotation_are_converted_too() -> None:
+    chunk = np.array([[0.5, 0.0, -0.5, 1.0]], np.float32)
+    wide = replace(NO_ROTATION, translation_unit=0.1, gripper_open=1.0, gripper_closed=-1.0)
+    np.testing.assert_allclose(adapter(wide, NO_ROTATION).actions(chunk), [[1.0, 0.0, -1.0, -1.0]])
+
+
+@pytest.mark.parametrize(
+    ("policy", "environment", "words"),
+    [
+        (DELTA_EEF_POSE, TWO, "'toy' moves 1 arm, the environment 'robosuite/two-arm' has 2 arms .action.arms."),
+        (TWO, DELTA_EEF_POSE, "'toy' moves 2 arms, the environment 'robosuite/two-arm' has 1 arm .action.arms."),
+        (DELTA_EEF_POSE, NO_ROTATION, "writes rotations as axis_angle, the .* takes them as none .action.rotation."),
+        (NO_ROTATION, DELTA_EEF_POSE, "writes rotations as none, the .* takes them as axis_angle .action.rotation."),
+        (replace(NO_ROTATION, rotation_unit=0.5), NO_ROTATION, "none entries have no unit"),
+    ],
+)
+def test_what_does_not_fit_is_named(policy: ActionConvention, environment: ActionConvention, words: str) -> None:
+    with pytest.raises(ConventionError, match=words):
+        adapter(policy, environment)
+
+
+@pytest.mark.parametrize("convention", [TWO, NO_ROTATION])
+def test_policies_without_a_model_write_what_the_environment_takes(convention: ActionConvention) -> None:
+    for name in ("noop", "random"):
+        policy = load_policy(name, action=convention)
+        assert adapter(policy.spec.action, convention).is_identity
+        actions = policy.act([SEEN, SEEN])
+        assert actions.shape == (2, 1, convention.dim)
+    grippers = load_policy("noop", action=convention).act([SEEN]).reshape(convention.arms, -1)
+    np.testing.assert_array_equal(grippers, [[0.0] * (convention.arm_dim - 1) + [-1.0]] * convention.arms)
+
+
+def test_the_environments_convention_is_no_option_of_the_command() -> None:
+    with pytest.raises(UserError, match="is the environment's to say"):
+        typed_options("noop", ["action=7"])
