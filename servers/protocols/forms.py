@@ -71,9 +71,12 @@ def _double_encoded(message: Mapping[str, Any], service: ActionService) -> Reque
     """Read what clients without json_numpy send: the JSON as a string, as the only key."""
     if len(message) > 1:
         raise bad_field("encoded", "expected it to be the only field.")
+    value = fields.entry(message, "encoded", "JSON")
+    if not isinstance(value, str | bytes):
+        raise bad_field("encoded", f"expected JSON as a text, got {fields.describe(value)}.")
     try:
-        inner, _ = unpack_json(fields.entry(message, "encoded", "JSON"))
-    except (WireError, TypeError) as error:
+        inner, _ = unpack_json(value)
+    except WireError as error:
         raise bad_field("encoded", str(error)) from None
     if isinstance(inner, dict) and "encoded" in inner:
         raise bad_field("encoded", "expected the request itself, not one more encoding.")
