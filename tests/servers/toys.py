@@ -148,11 +148,11 @@ def serving(policy: Policy, token: str | None = None, **options: Any) -> Iterato
         yield server
     finally:
         server.stop()
-        thread.join(20)
+        thread.join(60)
         assert not thread.is_alive()
 
 
-def wait_until_ready(url: str, seconds: float = 20.0) -> None:
+def wait_until_ready(url: str, seconds: float = 60.0) -> None:
     until = time.monotonic() + seconds
     while True:
         try:
