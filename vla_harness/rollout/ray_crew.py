@@ -247,11 +247,12 @@ class RayCrew(Crew):
             raise UserError(loaded)
         self.spec, provenance = loaded
         alive = [node for node in ray.nodes() if node["Alive"]]
-        self._provenance = provenance | {"ray": {"version": ray.__version__, "nodes": len(alive)}}
+        cluster = {"version": ray.__version__, "nodes": len(alive), "copies": self.copies}
+        self._provenance = provenance | {"ray": cluster}
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """The policy's, with Ray's version and the nodes that were there at the start."""
+        """The policy's, with Ray's version and what the cluster was at the start."""
         return self._provenance
 
     def hire(self, setup: WorkerSetup, events: Events) -> RayWorker:

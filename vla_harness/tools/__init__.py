@@ -1,1 +1,1 @@
-"""Tools around a finished run: ``python -m vla_harness show|replay|merge|export``."""
+"""Tools around a finished run: ``python -m vla_harness show|replay|merge|export|plan``."""
