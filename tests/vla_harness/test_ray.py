@@ -42,12 +42,12 @@ def test_the_command_plays_the_same_run_on_the_cluster(
 ) -> None:
     runs = {}
     for engine in ("ray", "local"):
-        words = ["--policy", "random", "--trials", "1", "--engine", engine, "--out", str(tmp_path / engine)]
+        words = ["--policy", "reacher", "--trials", "2", "--engine", engine, "--out", str(tmp_path / engine)]
         monkeypatch.setattr(sys, "argv", ["toy", *words])
         assert toy_command.main() == 0
         runs[engine] = read_run(tmp_path / engine)
     here, there = ({str(result.key): result for result in run.results} for run in (runs["local"], runs["ray"]))
-    assert len(here) == 2 and substance(here) == substance(there)
+    assert len(here) == 4 and substance(here) == substance(there)
     assert "1 on a Ray cluster of 1 node, 1 x the policy" in capsys.readouterr().out
     assert runs["ray"].sittings[0].provenance["ray"] == {"version": ray.__version__, "nodes": 1, "copies": 1}
 
