@@ -15,6 +15,7 @@ from tyro.conf import arg
 from vla_harness.command import parse_options, run_command
 from vla_harness.evaluate import RunOptions, Site, Suite, SuiteTask, announce, evaluate
 from vla_harness.protocols import PROTOCOLS
+from vla_harness.registry import available_policies
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,9 @@ class RunRobosuite(RunOptions):
 
     controller: Annotated[str, arg(metavar="{OSC_POSE,OSC_POSITION}")] = "OSC_POSE"
     """What turns actions into torques, at robosuite's usual settings for it."""
+
+    policy: Annotated[str, arg(metavar=f"{{{','.join(available_policies())}}}")] = "scripted"
+    """What acts; the policy that comes with the package has learned LIBERO's tasks and no others."""
 
     protocol: Annotated[str, arg(metavar=f"{{{','.join(PROTOCOLS)}}}")] = "robosuite"
     """Published evaluation whose settings are kept: trials, steps, settle phase, seeds, actions per inference."""

@@ -45,7 +45,7 @@ def _choice(names: Sequence[str]) -> str:
 class RunOptions:
     """The options of every evaluation command. A field's docstring is its help text."""
 
-    policy: Annotated[str, arg(metavar=_choice(available_policies()))] = "scripted"
+    policy: Annotated[str, arg(metavar=_choice(available_policies()))] = "tformer"
     """Policy that acts."""
 
     checkpoint: Annotated[str | None, arg(metavar="C", help_behavior_hint="(default: the policy's own)")] = None

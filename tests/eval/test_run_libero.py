@@ -224,7 +224,7 @@ BAD_USAGE = [
     (("--suite", "nowhere"), "invalid choice 'nowhere'"),
     (("--suite", "10", "--trial", "3"), "Unrecognized options: --trial"),
     (("--suite", "10", "--trials", "many"), "--trials"),
-    (("--suite", "10", "--policy", "nobody"), "choose one of scripted, noop, random, replay"),
+    (("--suite", "10", "--policy", "nobody"), "choose one of tformer, scripted, noop, random, replay"),
     (("--suite", "10", "--policy", "noop", "--checkpoint", "here"), "has no option 'checkpoint'"),
     (("--suite", "10", "--policy", "replay"), "give --checkpoint"),
     (("--suite", "10", "--policy", "replay", "--checkpoint", "/nowhere"), "/nowhere is not a run"),
@@ -303,3 +303,15 @@ def test_libero_episodes_survive_kills_and_are_the_same_on_any_number_of_workers
     assert summary["trials"] == 4 and summary["provenance"]["versions"]["mujoco"] == "3.3.2"
     assert summary["provenance"]["assets"]["digest"] == assets.digest
     assert summary["gl_backend"] in ("egl", "osmesa")
+
+
+def test_without_a_policy_the_one_of_the_package_plays_and_knows_its_task(tmp_path: Path) -> None:
+    """One seeded episode that it solves, by looking: 16 actions from each look at two cameras."""
+    choice = ["--suite", "spatial", "--tasks", "2", "--trials", "1", "--assets", "primitive", "--workers", "1"]
+    done = run(LIBERO, *choice, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert "tformer" in done.stdout and "vla-harness: 1 task x 1 episode" in done.stdout
+    (result,) = read_run(tmp_path / "run").results
+    assert result.outcome == "success"
+    assert len(result.policy_ms) == -(-result.steps // 16)
+    assert result.frames == 2 * len(result.policy_ms)

@@ -18,15 +18,15 @@ from tyro.conf import arg
 from tformer.errors import TrainingFailed
 from tformer.errors import UserError as TrainingUserError
 from tformer.policy import HeadConfig, PolicyConfig
-from tformer.training import TrainOptions, leads, list_checkpoints, read_checkpoint, train
+from tformer.training import TrainOptions, leads, train
 
 from ..checkpoints.files import find_checkpoint
 from ..command import DONE, parse_options, run_command
 from ..data import open_dataset
 from ..errors import RunFailed, UserError
-from ..policies.tformer.checkpoint import read_policy, save_policy
+from ..policies.tformer.checkpoint import read_policy
 from ..policies.tformer.hub import push_policy
-from .tformer_task import Samples, TformerTask, make_card, read_samples
+from .tformer_task import EXPORT, Samples, TformerTask, make_card, read_samples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,12 +136,8 @@ def train_policy(options: TformerOptions) -> Path:
         state = train(task, options)
     finally:
         task.close()
-    folder = options.out / "export"
+    folder = options.out / EXPORT
     if leads():
-        content = read_checkpoint(list_checkpoints(options.out)[-1])
-        weights_of = content.get("ema", content["model"])
-        network_weights = {name.removeprefix("network."): tensor for name, tensor in weights_of.items()}
-        save_policy(folder, card, network_weights)
         print(f"export     {folder}: --policy tformer --checkpoint {folder}")
         if options.push:
             print(f"pushed     {push_policy(folder, options.push, state.curve)}")

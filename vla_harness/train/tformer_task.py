@@ -18,12 +18,14 @@ from tformer.training import Loss, Validation
 from ..data import Dataset, Episode
 from ..data.demonstrations import FRAME_IS_NEW, PRIVILEGED
 from ..errors import UserError
-from ..policies.tformer.checkpoint import PolicyCard, Scale, images_to_network
+from ..policies.tformer.checkpoint import PolicyCard, Scale, images_to_network, save_policy
 from .sampling import Prefetcher, generator_of, shuffled
 
 if TYPE_CHECKING:
     from .tformer import TformerOptions
 
+EXPORT = "export"
+"""Folder of the policy in the training's folder."""
 GRIPPER_LEVELS = 3
 """Most values of a gripper's entry that count as the only ones it can have."""
 LEAST_SPAN = 0.1
@@ -235,11 +237,16 @@ class TformerTask:
         return Loss((head + self.options.aim_weight * _distance(aims, batch.aims)) * len(batch.state), len(batch.state))
 
     def validate(self, model: nn.Module, epoch: int) -> Validation:
-        """See Task: on held-out episodes, the error of drawn chunks and, in centimetres, of the aims."""
+        """See Task: on held-out episodes, the error of drawn chunks and, in centimetres, of the aims.
+
+        The policy as it stands is exported first, so that a training can be stopped at any epoch.
+        """
+        assert isinstance(model, _Trainee)
+        network = model.network
+        save_policy(self.options.out / EXPORT, self.card, network.state_dict())
         if not len(self._held):
             return Validation({})
-        assert isinstance(model, _Trainee)
-        network, rows = model.network, self._held[: self.options.evaluate_examples * 4 : 4]
+        rows = self._held[: self.options.evaluate_examples * 4 : 4]
         error = count = 0.0
         away: list[np.ndarray] = []
         device = next(model.parameters()).device

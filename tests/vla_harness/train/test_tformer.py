@@ -61,7 +61,7 @@ def test_training_improves_on_the_untrained_policy(demos: Path, trained: Path, t
     untrained = train_policy(replace(recipe(demos, tmp_path / "untrained"), steps_per_epoch=1, epochs=1, ema=0.0))
     errors = []
     for checkpoint in (untrained, trained):
-        policy = TformerPolicy(str(checkpoint), device="cpu", execute=16)
+        policy = TformerPolicy(str(checkpoint), device="cpu")
         pairs = [observation(demos, row) for row in range(6)]
         errors.append(np.mean([np.abs(policy.act([seen])[0] - wanted).mean() for seen, wanted in pairs]))
     assert errors[1] < 0.6 * errors[0]
@@ -71,7 +71,7 @@ def test_acts_the_same_in_any_batch_and_by_the_noise_of_its_step(demos: Path, tr
     policy = TformerPolicy(str(trained), device="cpu")
     first, second = observation(demos, 0)[0], replace(observation(demos, 3)[0], episode="b")
     both = policy.act([first, second])
-    assert both.shape == (2, 8, 7)
+    assert both.shape == (2, 16, 7)
     assert both.dtype == np.float32
     np.testing.assert_array_equal(both, np.concatenate([policy.act([first]), policy.act([second])]))
     assert (policy.act([replace(first, step=8)]) != both[:1]).any()
@@ -81,7 +81,7 @@ def test_acts_the_same_in_any_batch_and_by_the_noise_of_its_step(demos: Path, tr
 
 
 def test_the_ensemble_is_the_weighted_mean_of_the_chunks_for_this_moment(demos: Path, trained: Path) -> None:
-    single = TformerPolicy(str(trained), device="cpu", execute=16)
+    single = TformerPolicy(str(trained), device="cpu")
     policy = TformerPolicy(str(trained), device="cpu", ensemble=0.5)
     assert policy.spec.horizon == 1
     seen = observation(demos)[0]
@@ -99,7 +99,7 @@ def test_the_ensemble_is_the_weighted_mean_of_the_chunks_for_this_moment(demos: 
 @pytest.mark.parametrize("head", ["diffusion", "regression"])
 def test_the_other_heads_and_no_language_train_and_act(demos: Path, tmp_path: Path, head: str) -> None:
     options = replace(recipe(demos, tmp_path / head), head=head, language=False, horizon=8, epochs=1, steps_per_epoch=4)  # type: ignore[arg-type]
-    policy = TformerPolicy(str(train_policy(options)), device="cpu", execute=8)
+    policy = TformerPolicy(str(train_policy(options)), device="cpu")
     seen = observation(demos)[0]
     told = policy.act([seen])
     assert told.shape == (1, 8, 7)
