@@ -16,19 +16,24 @@ from typing import Annotated, Literal
 if __name__ == "__main__":  # a checkout whose packages are installed, but not the project itself
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import uvicorn
-import uvloop
 from tyro.conf import arg
 
-from vla_harness.command import DONE, parse_options, run_command
+from vla_harness.command import DONE, missing_package, parse_options, run_command
 from vla_harness.errors import UserError
 from vla_harness.evaluate import announce
 from vla_harness.registry import available_policies, load_policy
-from vla_harness.servers.core.security import Guard, is_loopback
-from vla_harness.servers.core.service import ActionService, ServiceSettings
-from vla_harness.servers.protocols.app import RootProtocol, create_app
-from vla_harness.servers.protocols.zeromq import Gr00tSocket, Version
 from vla_harness.types import ImageOrientation
+
+try:
+    import uvicorn
+    import uvloop
+
+    from vla_harness.servers.core.security import Guard, is_loopback
+    from vla_harness.servers.core.service import ActionService, ServiceSettings
+    from vla_harness.servers.protocols.app import RootProtocol, create_app
+    from vla_harness.servers.protocols.zeromq import Gr00tSocket, Version
+except ModuleNotFoundError as error:
+    sys.exit(missing_package(error, "server"))
 
 TOKEN_VARIABLE = "VLA_SERVER_TOKEN"
 

@@ -12,19 +12,24 @@ from typing import Annotated, Any
 if __name__ == "__main__":  # a checkout whose packages are installed, but not the project itself
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import gradio
 import numpy as np
 from matplotlib.figure import Figure
 from tyro.conf import arg
 
-from vla_harness.command import DONE, parse_options, run_command
+from vla_harness.command import DONE, missing_package, parse_options, run_command
 from vla_harness.errors import UserError
 from vla_harness.evaluate import announce
 from vla_harness.registry import available_policies, load_policy
-from vla_harness.servers.core.images import fit
-from vla_harness.servers.core.questions import RawActions, blank_observation
-from vla_harness.servers.live_rollout import LiveRollout
 from vla_harness.types import Observation, Policy
+
+try:
+    import gradio
+
+    from vla_harness.servers.core.images import fit
+    from vla_harness.servers.core.questions import RawActions, blank_observation
+    from vla_harness.servers.live_rollout import LiveRollout
+except ModuleNotFoundError as error:
+    sys.exit(missing_package(error, "demo"))
 
 SUITES = ("spatial", "object", "goal", "10", "90")
 ENTRIES = ("x", "y", "z", "rotation x", "rotation y", "rotation z", "gripper")
