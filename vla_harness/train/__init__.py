@@ -1,1 +1,1 @@
-"""Fine-tuning of vision-language-action policies: ``python -m vla_harness.train groot|openvla``."""
+"""Training of policies: ``python -m vla_harness.train groot|openvla|tformer``."""

@@ -15,17 +15,15 @@ from typing import Annotated, Literal
 import torch
 from tyro.conf import Suppress, arg
 
-from tformer.errors import TrainingFailed
-from tformer.errors import UserError as TrainingUserError
 from tformer.training import TrainOptions, leads, train
 
-from ..command import DONE, parse_options, run_command
 from ..data import Dataset, ModalityReader, open_dataset
 from ..data.dataset import LeRobotStorage
-from ..errors import RunFailed, UserError
+from ..errors import UserError
 from ..policies.groot.assembly import GROOT_3B, GrootParts, open_groot
 from . import memory
 from .groot_task import GrootTask, choose_what_learns, export
+from .running import run_training
 
 GIB = 2**30
 
@@ -96,18 +94,7 @@ class GrootOptions(TrainOptions):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Returns its exit code."""
-
-    def command() -> int:
-        options = parse_options(GrootOptions, arguments, "python -m vla_harness.train groot")
-        try:
-            finetune(options)
-        except TrainingUserError as error:
-            raise UserError(str(error)) from error
-        except TrainingFailed as error:
-            raise RunFailed(str(error)) from error
-        return DONE
-
-    return run_command(command)
+    return run_training(GrootOptions, arguments, "groot", finetune)
 
 
 def finetune(options: GrootOptions) -> Path:

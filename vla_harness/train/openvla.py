@@ -14,21 +14,19 @@ from typing import Annotated, Literal
 import torch
 from tyro.conf import Suppress, arg
 
-from tformer.errors import TrainingFailed
-from tformer.errors import UserError as TrainingUserError
 from tformer.lora import apply_lora, lora_layers
 from tformer.training import TrainOptions, leads, train
 
 from ..checkpoints import find_checkpoint
-from ..command import DONE, parse_options, run_command
 from ..data import open_dataset
-from ..errors import RunFailed, UserError
+from ..errors import UserError
 from ..policies.openvla.actions import read_statistics
 from ..policies.openvla.loading import open_openvla
 from ..policies.openvla.model import OpenVLA
 from ..policies.openvla.weights import load_model
 from . import memory
 from .openvla_task import OpenVLATask, action_statistics, export
+from .running import run_training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,18 +76,7 @@ class OpenVLAOptions(TrainOptions):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Returns its exit code."""
-
-    def command() -> int:
-        options = parse_options(OpenVLAOptions, arguments, "python -m vla_harness.train openvla")
-        try:
-            finetune(options)
-        except TrainingUserError as error:
-            raise UserError(str(error)) from error
-        except TrainingFailed as error:
-            raise RunFailed(str(error)) from error
-        return DONE
-
-    return run_command(command)
+    return run_training(OpenVLAOptions, arguments, "openvla", finetune)
 
 
 def finetune(options: OpenVLAOptions) -> Path:

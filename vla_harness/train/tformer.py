@@ -15,17 +15,15 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import arg
 
-from tformer.errors import TrainingFailed
-from tformer.errors import UserError as TrainingUserError
 from tformer.policy import HeadConfig, PolicyConfig
 from tformer.training import TrainOptions, leads, train
 
 from ..checkpoints.files import find_checkpoint
-from ..command import DONE, parse_options, run_command
 from ..data import open_dataset
-from ..errors import RunFailed, UserError
+from ..errors import UserError
 from ..policies.tformer.checkpoint import read_policy
 from ..policies.tformer.hub import push_policy
+from .running import run_training
 from .tformer_task import EXPORT, Samples, TformerTask, make_card, read_samples
 
 
@@ -90,18 +88,7 @@ class TformerOptions(TrainOptions):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Returns its exit code."""
-
-    def command() -> int:
-        options = parse_options(TformerOptions, arguments, "python -m vla_harness.train tformer")
-        try:
-            train_policy(options)
-        except TrainingUserError as error:
-            raise UserError(str(error)) from error
-        except TrainingFailed as error:
-            raise RunFailed(str(error)) from error
-        return DONE
-
-    return run_command(command)
+    return run_training(TformerOptions, arguments, "tformer", train_policy)
 
 
 def train_policy(options: TformerOptions) -> Path:
