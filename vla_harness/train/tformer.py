@@ -24,7 +24,8 @@ from ..errors import UserError
 from ..policies.tformer.checkpoint import read_policy
 from ..policies.tformer.hub import push_policy
 from .running import run_training
-from .tformer_task import EXPORT, Samples, TformerTask, make_card, read_samples
+from .tformer_samples import Samples, read_samples
+from .tformer_task import EXPORT, TformerTask, make_card
 
 
 @dataclass(frozen=True, kw_only=True)
