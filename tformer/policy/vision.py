@@ -60,7 +60,7 @@ class CameraEncoder(nn.Module):
 
     def __init__(self, width: int, keypoints: int, d_model: int, reduce: int = 1) -> None:
         super().__init__()
-        self.reduce = nn.AvgPool2d(reduce)
+        self.reduce = nn.AvgPool2d(reduce) if reduce > 1 else nn.Identity()
         self.stem = nn.Conv2d(3, width, 5, stride=4, padding=2)
         self.fine = FilmBlock(width, d_model)
         self.down = nn.Sequential(nn.GroupNorm(8, width), nn.ReLU(), nn.Conv2d(width, 2 * width, 3, 2, padding=1))
