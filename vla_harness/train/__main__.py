@@ -1,4 +1,4 @@
-"""``python -m vla_harness.train groot|openvla|tformer``: hands over to the command of that name."""
+"""``python -m vla_harness.train groot|openvla|tformer|curves``: hands over to the command of that name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-COMMANDS = ("groot", "openvla", "tformer")
+COMMANDS = ("groot", "openvla", "tformer", "curves")
 USAGE = f"usage: python -m vla_harness.train {'|'.join(COMMANDS)} [options]; --help after the name explains the options"
 
 

@@ -16,6 +16,7 @@ from vla_harness.data import DatasetWriter, Feature, open_dataset, record
 from vla_harness.data.demonstrations import FRAME_IS_NEW
 from vla_harness.errors import UserError
 from vla_harness.policies.tformer.policy import TformerPolicy
+from vla_harness.train.__main__ import main as train_command
 from vla_harness.train.tformer import TformerOptions, main, train_policy
 
 RECORDING = record.Record(
@@ -61,17 +62,29 @@ def test_training_improves_on_the_untrained_policy(demos: Path, trained: Path, t
     untrained = train_policy(replace(recipe(demos, tmp_path / "untrained"), steps_per_epoch=1, epochs=1, ema=0.0))
     errors = []
     for checkpoint in (untrained, trained):
-        policy = TformerPolicy(str(checkpoint), device="cpu")
+        policy = TformerPolicy(str(checkpoint), device="cpu", execute=16)
         pairs = [observation(demos, row) for row in range(6)]
         errors.append(np.mean([np.abs(policy.act([seen])[0] - wanted).mean() for seen, wanted in pairs]))
     assert errors[1] < 0.6 * errors[0]
+
+
+def test_curves_of_trainings_become_one_picture(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = tmp_path / "curves.png"
+    assert train_command(["curves", str(trained.parent), str(trained.parent / "curve.json"), "--out", str(picture)]) == 0
+    assert "train_loss, action_l1, subject_cm, goal_cm of run" in capsys.readouterr().out
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert train_command(["curves", str(tmp_path), "--out", str(picture)]) == 2
+    assert "name the folder of a training that has ended an epoch" in capsys.readouterr().err
+    assert train_command(["curves", str(trained.parent), "--out", str(tmp_path / "curves.mp3")]) == 2
 
 
 def test_acts_the_same_in_any_batch_and_by_the_noise_of_its_step(demos: Path, trained: Path) -> None:
     policy = TformerPolicy(str(trained), device="cpu")
     first, second = observation(demos, 0)[0], replace(observation(demos, 3)[0], episode="b")
     both = policy.act([first, second])
-    assert both.shape == (2, 16, 7)
+    assert both.shape == (2, 8, 7)  # it looks again after half a chunk
     assert both.dtype == np.float32
     np.testing.assert_array_equal(both, np.concatenate([policy.act([first]), policy.act([second])]))
     assert (policy.act([replace(first, step=8)]) != both[:1]).any()
@@ -102,7 +115,7 @@ def test_the_other_heads_and_no_language_train_and_act(demos: Path, tmp_path: Pa
     policy = TformerPolicy(str(train_policy(options)), device="cpu")
     seen = observation(demos)[0]
     told = policy.act([seen])
-    assert told.shape == (1, 8, 7)
+    assert told.shape == (1, 4, 7)
     np.testing.assert_array_equal(policy.act([replace(seen, instruction="something else")]), told)
 
 

@@ -36,7 +36,7 @@ class TformerPolicy(Policy):
         """Load a checkpoint: a folder, a hub id, or None for the one that comes with the package.
 
         device: auto (a GPU where there is one), cpu or cuda. seed: of the noise. execute: actions played of each chunk
-        before the next look (receding horizon), None for all. ensemble: look at every step instead, and play the mean
+        before the next look (receding horizon), None for half of them. ensemble: look at every step instead, and play the mean
         of all chunks' actions for this moment, the i-th newest weighted by exp(-ensemble * i) (ACT, arXiv:2304.13705,
         counts from the oldest).
         """
@@ -46,7 +46,7 @@ class TformerPolicy(Policy):
         self.network = network.to(self._device)
         self._found, self._seed, self._ensemble = found, seed, ensemble
         horizon = self.card.network.horizon
-        played = 1 if ensemble is not None else horizon if execute is None else execute
+        played = 1 if ensemble is not None else max(1, horizon // 2) if execute is None else execute
         if not 1 <= played <= horizon:
             raise UserError(
                 f"execute is {execute}, and the checkpoint's chunks have {horizon} actions: give 1 to that."
