@@ -14,9 +14,14 @@ if __name__ == "__main__":  # a checkout whose packages are installed, but not t
 from tqdm import tqdm
 from tyro.conf import UseAppendAction, arg
 
-from vla_harness.command import DONE, parse_options, run_command
+from vla_harness.command import DONE, missing_package, parse_options, run_command
 from vla_harness.errors import UserError
 from vla_harness.registry import available_policies, load_policy, typed_options
+
+try:
+    from vla_harness.data.opening import ReadingOptions, open_dataset
+except ModuleNotFoundError as error:
+    sys.exit(missing_package(error, "data"))
 
 PRECISIONS = ("bf16", "fp32", "4bit", "8bit")
 OWN = "(default: the policy's own)"
@@ -28,14 +33,15 @@ POLICY_FLAGS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Offline:
+class Offline(ReadingOptions):
     """Compare a policy's actions with those of recorded episodes: mean squared error, plots, JSON and HTML.
 
     The policy looks at the recorded observation every --horizon steps; its actions are compared in the dataset's units.
     """
 
-    dataset: Path
-    """Folder of a LeRobot dataset, or LIBERO's .hdf5 file or a folder of these."""
+    dataset: Annotated[Path, arg(metavar="DATASET")]
+    """Folder of a LeRobot dataset, LIBERO's .hdf5 file or a folder of these, or one of these on the hub: ORG/NAME or
+    ORG/NAME/FOLDER."""
 
     policy: Annotated[str, arg(metavar=f"{{{','.join(available_policies())}}}")] = "groot"
     """Policy that predicts."""
@@ -102,13 +108,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _evaluate(options: Offline) -> int:
-    from vla_harness.data import open_dataset
     from vla_harness.offline import Evaluation, evaluate_trajectory, predictor_of, write_report
 
     for name in ("trajectories", "steps"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name} is {getattr(options, name)}: give at least 1.")
-    dataset = open_dataset(options.dataset)
+    dataset = open_dataset(options.dataset, options.convention, options.image_orientation)
     keys = options.action_keys.split(",") if options.action_keys else None
     cameras = _pairs(options.cameras) if options.cameras else None
     flags = {name: getattr(options, name) for name in POLICY_FLAGS}

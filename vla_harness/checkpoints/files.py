@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError
+from ..hub import fetch_snapshot
 from .tensors import TensorFiles
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -101,15 +102,5 @@ def find_checkpoint(name: str, revision: str | None = None, files: Sequence[str]
         return Checkpoint(name, folder)
     if folder.exists() or not HUB_ID.fullmatch(name):
         raise CheckpointError(f"There is no checkpoint folder {name}: give a folder or a hub id such as org/model.")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        path = Path(snapshot_download(name, revision=revision, allow_patterns=list(files)))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().partition("\n")[0].rstrip(".")
-        raise CheckpointError(
-            f"There is no folder {name}, and the hub did not give it ({reason}): check the name, the network and,"
-            " for a gated repository, `hf auth login`."
-        ) from None
+    path = fetch_snapshot(name, "model", files, revision, refusal=CheckpointError)
     return Checkpoint(name, path, revision=path.name)

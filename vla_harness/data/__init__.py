@@ -1,10 +1,11 @@
 """Datasets of demonstrations: LeRobot v2.1 and v3.0, GR00T's modalities, LIBERO's HDF5 files."""
 
 from .convert import convert_dataset
-from .dataset import Dataset, Episode, open_dataset
+from .dataset import Dataset, Episode
 from .features import Feature
 from .lerobot import EpisodeRecord
 from .modality import Modality, ModalityReader, Part
+from .opening import open_dataset
 from .writer import DatasetWriter
 
 __all__ = [

@@ -16,32 +16,35 @@ from ..errors import UserError
 from ..results.wording import plural
 from .check import check_dataset
 from .convert import Version, convert_dataset
-from .dataset import open_dataset
+from .dataset import Dataset
+from .opening import ReadingOptions, open_dataset
 from .summary import plot_episode, summarize
 
 
 @dataclass(frozen=True, kw_only=True)
-class Summary:
+class _Reading(ReadingOptions):
+    dataset: Annotated[Positional[Path], arg(metavar="DATASET")]
+    """Folder of a LeRobot dataset, LIBERO's .hdf5 file or a folder of these, or one of these on the hub: ORG/NAME or
+    ORG/NAME/FOLDER."""
+
+    def open(self) -> Dataset:
+        return open_dataset(self.dataset, self.convention, self.image_orientation)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary(_Reading):
     """Print what a dataset holds: episodes, tasks, cameras, parts of state and action, statistics."""
 
-    dataset: Positional[Path]
-    """Folder of a LeRobot dataset, or LIBERO's .hdf5 file or a folder of these."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class Check:
+class Check(_Reading):
     """Read a whole dataset and print what is damaged and what lerobot's readers would miss. Exit code 1 if anything."""
 
-    dataset: Positional[Path]
-    """Folder of a LeRobot dataset, or LIBERO's .hdf5 file or a folder of these."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class Plot:
+class Plot(_Reading):
     """Draw an episode: frames of each camera, and each part of state and action over time."""
 
-    dataset: Positional[Path]
-    """Folder of a LeRobot dataset, or LIBERO's .hdf5 file or a folder of these."""
     episode: int = 0
     """Position of the episode in the dataset, from 0."""
     out: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: NAME-episode-N.png)")] = None
@@ -49,15 +52,13 @@ class Plot:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Convert:
-    """Write a dataset in another format. From LeRobot to LeRobot, videos are not encoded anew.
+class Convert(_Reading):
+    """Write a dataset in another format. From LeRobot to LeRobot, videos are encoded anew only if frames are turned.
 
     LIBERO's files take the cameras agentview and wrist, the states eef_pos, eef_axis_angle, gripper_qpos and joint (or
     an observation.state of 8 numbers), and the action of 7; what is left out is printed.
     """
 
-    dataset: Positional[Path]
-    """Folder of a LeRobot dataset, or LIBERO's .hdf5 file or a folder of these."""
     out: Positional[Path]
     """New folder for the converted dataset."""
     version: Version
@@ -81,13 +82,13 @@ def _dispatch(arguments: Sequence[str]) -> int:
 
 def _summary(arguments: Sequence[str]) -> int:
     options = parse_options(Summary, arguments, "python -m vla_harness.data summary")
-    print(summarize(open_dataset(options.dataset)))
+    print(summarize(options.open()))
     return DONE
 
 
 def _check(arguments: Sequence[str]) -> int:
     options = parse_options(Check, arguments, "python -m vla_harness.data check")
-    dataset = open_dataset(options.dataset)
+    dataset = options.open()
     found = 0
     for found, complaint in enumerate(check_dataset(dataset), 1):  # noqa: B007 - the count is printed
         print(complaint)
@@ -97,10 +98,10 @@ def _check(arguments: Sequence[str]) -> int:
 
 def _plot(arguments: Sequence[str]) -> int:
     options = parse_options(Plot, arguments, "python -m vla_harness.data plot")
-    dataset = open_dataset(options.dataset)
+    dataset = options.open()
     if not 0 <= options.episode < len(dataset.episodes):
         raise UserError(f"--episode is {options.episode}: give a number from 0 to {len(dataset.episodes) - 1}.")
-    out = options.out or Path(f"{dataset.path.stem}-episode-{options.episode}.png")
+    out = options.out or Path(f"{Path(dataset.name).stem}-episode-{options.episode}.png")
     if out.suffix not in (".png", ".svg", ".pdf"):
         raise UserError(f"--out is {out}: give a name that ends in .png, .svg or .pdf.")
     plot_episode(dataset.episode(options.episode), out)
@@ -110,7 +111,7 @@ def _plot(arguments: Sequence[str]) -> int:
 
 def _convert(arguments: Sequence[str]) -> int:
     options = parse_options(Convert, arguments, "python -m vla_harness.data convert")
-    dataset = open_dataset(options.dataset)
+    dataset = options.open()
     if options.version == "hdf5":
         from .libero_hdf5 import left_out
 

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from ..errors import UserError
+from .conventions import check_gripper
 from .dataset import LEROBOT_TOLERANCE_S, Dataset, Episode, LeRobotStorage
 from .features import BOOKKEEPING
 from .files import read_json, read_json_lines, read_table
@@ -29,6 +30,11 @@ def check_dataset(dataset: Dataset) -> Iterator[str]:
     if isinstance(dataset.storage, LeRobotStorage):
         try:
             yield from _check_metadata(dataset)
+        except UserError as error:
+            yield str(error)
+    if dataset.translation:
+        try:
+            check_gripper(dataset)
         except UserError as error:
             yield str(error)
     start = 0

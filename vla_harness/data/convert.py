@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import UserError
-from .dataset import Dataset, LeRobotStorage, open_dataset
+from .dataset import Dataset, LeRobotStorage
 from .features import BOOKKEEPING, Feature
 from .lerobot_v3 import remove_folder, write_v3
+from .opening import open_dataset
 from .writer import DatasetWriter
 
 Version = Literal["v2.1", "v3.0", "hdf5"]
@@ -21,13 +22,14 @@ def convert_dataset(
     """Write ``dataset`` as ``version`` into the new folder ``out``, and return it opened.
 
     LeRobot: episodes are numbered from 0; tasks keep their numbers, columns their values. Videos of LeRobot datasets
-    are not encoded anew; those of HDF5 become mp4. "hdf5": LIBERO's files, see ``write_demonstrations``.
+    are not encoded anew; frames of HDF5, and of datasets that are translated into our terms, become mp4. "hdf5":
+    LIBERO's files, see ``write_demonstrations``.
     ``out`` appears once all is written. progress: is told the episodes done.
     Raises UserError where ``out`` exists, the source is damaged, or it has not what LIBERO's files need.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists already: choose a new folder for the conversion.")
-    if dataset.version == version:
+    if dataset.version == version and not dataset.translation:
         raise UserError(f"{dataset.path} is a {version} dataset already: choose another version.")
     partial = out.with_name(out.name + ".partial")
     remove_folder(partial)
@@ -37,7 +39,7 @@ def convert_dataset(
         write_demonstrations(dataset, partial, progress)
     elif version == "v2.1":
         _write_v2(dataset, partial, progress)
-    elif dataset.version.startswith("v2."):
+    elif dataset.version.startswith("v2.") and not dataset.translation:
         write_v3(dataset, partial)
     else:
         middle = out.with_name(out.name + ".middle")

@@ -17,9 +17,9 @@ from PIL import Image
 
 from ..errors import UserError
 from .features import Feature, column_values
-from .files import read_json, read_table
-from .lerobot import EpisodeFiles, EpisodeRecord, Layout, VideoPart, read_layout
-from .modality import Modality, default_modality, read_modality
+from .files import read_table
+from .lerobot import EpisodeFiles, EpisodeRecord, Layout, VideoPart
+from .modality import Modality, default_modality
 from .statistics import Statistics, compute_statistics, read_statistics
 from .videos import VideoFile
 
@@ -47,6 +47,8 @@ class Dataset:
 
     version: "v2.0", "v2.1" or "v3.0" of LeRobot, or "hdf5". cameras: the visual features that have frames.
     tasks: task_index -> words. own_modality: what the dataset says of itself in GR00T's terms, if anything.
+    source, revision: name and commit on the hub, if it is from there. translation: what is turned into the harness's
+    terms as it is read (see ``conventions``), in words; "" if nothing is.
     """
 
     path: Path
@@ -60,6 +62,14 @@ class Dataset:
     storage: Storage
     own_modality: Modality | None = None
     info: Mapping[str, Any] | None = None
+    source: str | None = None
+    revision: str | None = None
+    translation: str = ""
+
+    @property
+    def name(self) -> str:
+        """Its folder's or file's name."""
+        return Path(self.source or self.path).name
 
     @property
     def kind(self) -> str:
@@ -83,7 +93,7 @@ class Dataset:
     @cached_property
     def statistics(self) -> Statistics:
         """Feature -> statistic -> (D,) float64: those in meta/stats.json, and computed ones for what it lacks."""
-        known = read_statistics(self.path, self.features)
+        known = {} if self.translation else read_statistics(self.path, self.features)
         missing = [
             name
             for name, feature in self.features.items()
@@ -143,45 +153,6 @@ class Episode:
         if "task_index" in columns:
             return self.dataset.tasks.get(int(columns["task_index"][row]), "")
         return self.tasks[0] if self.tasks else ""
-
-
-def open_dataset(path: str | Path) -> Dataset:
-    """Open a LeRobot dataset (v2.0, v2.1, v3.0), or LIBERO's demonstrations: an .hdf5 file or a folder of them.
-
-    Reads the metadata only. Raises UserError, in one sentence that names file and field, where they are damaged.
-    """
-    root = Path(path)
-    if root.is_file() or (root.is_dir() and not (root / "meta").exists() and any(root.glob("*.hdf5"))):
-        from .libero_hdf5 import open_demonstrations
-
-        return open_demonstrations(root)
-    if not (root / "meta" / "info.json").exists():
-        raise UserError(
-            f"{root} is no dataset: name a folder with meta/info.json (LeRobot), or .hdf5 demonstrations of LIBERO."
-        )
-    layout = read_layout(root)
-    modality = root / "meta" / "modality.json"
-    own = read_modality(read_json(modality), modality, layout.features) if modality.exists() else None
-    visual = [name for name, feature in layout.features.items() if feature.is_visual]
-    # GR00T's own demo lists a camera whose videos were not published.
-    cameras = tuple(name for name in visual if layout.features[name].dtype == "image" or _has_video(layout.files, name))
-    return Dataset(
-        path=root,
-        version=layout.info["codebase_version"],
-        fps=layout.fps,
-        robot_type=str(layout.info.get("robot_type") or ""),
-        features=layout.features,
-        cameras=cameras,
-        tasks=layout.tasks,
-        episodes=layout.episodes,
-        storage=LeRobotStorage(layout),
-        own_modality=own,
-        info=layout.info,
-    )
-
-
-def _has_video(files: Sequence[EpisodeFiles], name: str) -> bool:
-    return any(one.videos[name].path.exists() for one in files)
 
 
 class LeRobotStorage:

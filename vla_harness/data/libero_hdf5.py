@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -20,27 +21,32 @@ import numpy as np
 from ..conventions import orient
 from ..errors import UserError
 from ..results.files import explain_write_errors
+from ..types import ImageOrientation
+from .conventions import ACTION_NAMES, STATE, STATE_NAMES, libero_modality, state_parts
 from .dataset import Dataset, Episode
 from .features import BOOKKEEPING, Feature
 from .lerobot import EpisodeRecord
-from .modality import Modality, Part
+from .modality import Part
 
 FPS = 20.0
 CAMERAS = {"observation.images.agentview": "agentview_rgb", "observation.images.wrist": "eye_in_hand_rgb"}
-STATE = {"eef_pos": ("ee_pos", 3), "eef_axis_angle": ("ee_ori", 3), "gripper_qpos": ("gripper_states", 2)}
-"""Parts of observation.state: our name -> (LIBERO's, length)."""
+FIELDS = {"eef_pos": "ee_pos", "eef_axis_angle": "ee_ori", "gripper_qpos": "gripper_states"}
+"""Parts of observation.state: our name -> LIBERO's."""
 JOINT = ("observation.state.joint", "joint_states", 7)
 """Our feature, LIBERO's field, length. A file may lack it."""
+IMAGE_CONVENTIONS: Mapping[str, ImageOrientation] = {"opengl": "upside_down", "opencv": "upright"}
+"""robosuite's macro, which LIBERO's files keep: how their frames lie."""
 
 
-def open_demonstrations(path: Path) -> Dataset:
+def open_demonstrations(path: Path, image_orientation: ImageOrientation | None = None) -> Dataset:
     """Open an .hdf5 file of LIBERO's demonstrations, or every one in a folder, as a dataset with an episode for each.
 
-    Its frames, which LIBERO stores upside down, are turned upright. Raises UserError that names file and field.
+    Its frames, which LIBERO stores upside down, are turned upright. image_orientation: how they lie, where the file
+    does not say so. Raises UserError that names file and field.
     """
     files = sorted(path.glob("*.hdf5")) if path.is_dir() else [path]
     records: list[EpisodeRecord] = []
-    places: list[tuple[Path, str, int]] = []
+    places: list[_Place] = []
     tasks: dict[int, str] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     has_joints = True
@@ -49,32 +55,29 @@ def open_demonstrations(path: Path) -> Dataset:
             words = _instruction(file, data)
             task = next((number for number, known in tasks.items() if known == words), len(tasks))
             tasks[task] = words
+            frames = image_orientation or _orientation(file, data)
             for name in sorted(data, key=_number):
                 actions = _field(file, data, f"{name}/actions")
                 if not len(actions):
                     raise UserError(f"{file} ({name}) has no actions: drop that demonstration.")
                 records.append(EpisodeRecord(len(records), len(actions), (words,)))
-                places.append((file, name, task))
+                places.append(_Place(file, name, task, frames))
                 for feature, source in CAMERAS.items():
                     shapes.setdefault(feature, _field(file, data, f"{name}/obs/{source}").shape[1:])
                 has_joints = has_joints and f"{name}/obs/{JOINT[1]}" in data
     if not records:
         raise UserError(f"{path} holds no demonstrations: name an .hdf5 file of LIBERO's, or a folder of them.")
-    entries = [f"{key}_{i}" for key, (_, length) in STATE.items() for i in range(length)]
     joints = {JOINT[0]: Feature("float32", (JOINT[2],))} if has_joints else {}
     features = {
         **{name: Feature("image", shape) for name, shape in shapes.items()},
-        "observation.state": Feature("float32", (len(entries),), entries),
+        "observation.state": Feature("float32", (len(STATE_NAMES),), list(STATE_NAMES)),
         **joints,
-        "action": Feature("float32", (7,), ["x", "y", "z", "roll", "pitch", "yaw", "gripper"]),
+        "action": Feature("float32", (7,), list(ACTION_NAMES)),
         **BOOKKEEPING,
     }
-    joint_part = {"joint": Part(JOINT[0], 0, JOINT[2])} if has_joints else {}
-    modality = Modality(
-        _parts_of_state() | joint_part,
-        {"action": Part("action", 0, 7, absolute=False)},
-        {name.removeprefix("observation.images."): name for name in CAMERAS},
-        {"human.task_description": "task_index"},
+    modality = libero_modality(
+        [name.removeprefix("observation.images.") for name in CAMERAS],
+        {"joint": Part(JOINT[0], 0, JOINT[2])} if has_joints else None,
     )
     storage = _Storage(tuple(records), tuple(places), has_joints)
     return Dataset(
@@ -82,20 +85,20 @@ def open_demonstrations(path: Path) -> Dataset:
     )
 
 
-def _parts_of_state() -> dict[str, Part]:
-    start, parts = 0, {}
-    for key, (_, length) in STATE.items():
-        parts[key] = Part("observation.state", start, start + length)
-        start += length
-    return parts
+@dataclass(frozen=True)
+class _Place:
+    """Where a demonstration lies. task: its number. frames: how its frames lie."""
+
+    file: Path
+    name: str
+    task: int
+    frames: ImageOrientation
 
 
 class _Storage:
     """See vla_harness.data.dataset.Storage."""
 
-    def __init__(
-        self, records: tuple[EpisodeRecord, ...], places: tuple[tuple[Path, str, int], ...], joints: bool
-    ) -> None:
+    def __init__(self, records: tuple[EpisodeRecord, ...], places: tuple[_Place, ...], joints: bool) -> None:
         self._records, self._places, self._joints = records, places, joints
         self._read = lru_cache(maxsize=256)(self._columns)
 
@@ -104,10 +107,13 @@ class _Storage:
         return self._read(episode)
 
     def _columns(self, episode: int) -> Mapping[str, np.ndarray]:
-        file, name, task = self._places[episode]
+        place = self._places[episode]
+        file, name = place.file, place.name
         length = self._records[episode].length
         with _opened(file) as data:
-            parts = {source: _rows(file, data, f"{name}/obs/{source}", length, n) for source, n in STATE.values()}
+            parts = {
+                source: _rows(file, data, f"{name}/obs/{source}", length, STATE[key]) for key, source in FIELDS.items()
+            }
             joint = {JOINT[0]: _rows(file, data, f"{name}/obs/{JOINT[1]}", length, JOINT[2])} if self._joints else {}
             actions = _rows(file, data, f"{name}/actions", length, 7)
         rows = np.arange(length)
@@ -120,19 +126,20 @@ class _Storage:
             "frame_index": rows,
             "episode_index": np.full(length, episode),
             "index": rows + first,
-            "task_index": np.full(length, task),
+            "task_index": np.full(length, place.task),
         }
 
     def images(self, episode: int, camera: str, rows: Sequence[int]) -> np.ndarray:
         """See Storage."""
-        file, name, _ = self._places[episode]
+        place = self._places[episode]
+        file, name = place.file, place.name
         wanted, order = np.unique(np.asarray(rows, np.int64), return_inverse=True)
         with _opened(file) as data:
             try:
                 raw = _field(file, data, f"{name}/obs/{CAMERAS[camera]}")[wanted]
             except (OSError, IndexError, ValueError) as error:
                 raise UserError(f"{file} ({name}/obs/{CAMERAS[camera]}) cannot be read ({error}).") from None
-        return orient(raw[order], "upside_down", "upright")
+        return orient(raw[order], place.frames, "upright")
 
 
 @contextmanager
@@ -178,6 +185,18 @@ def _instruction(file: Path, data: h5py.Group) -> str:
         return str(words if isinstance(words, str) else "".join(words)).strip('"')
     except (KeyError, TypeError, ValueError):
         return file.stem.removesuffix("_demo").replace("_", " ")
+
+
+def _orientation(file: Path, data: h5py.Group) -> ImageOrientation:
+    """Return how the frames lie by LIBERO's attribute: what robosuite's macro was when they were rendered."""
+    said = data.attrs.get("macros_image_convention")
+    known = IMAGE_CONVENTIONS.get(said.decode() if isinstance(said, bytes) else str(said))
+    if known is None:
+        raise UserError(
+            f"{file} does not say how its frames lie (macros_image_convention is {said!r}): give --image-orientation,"
+            " upside_down for files as LIBERO and OpenVLA's regeneration write them."
+        )
+    return known
 
 
 def write_demonstrations(dataset: Dataset, folder: Path, progress: Callable[[int], object] = lambda done: None) -> None:
@@ -234,12 +253,12 @@ def _sources(dataset: Dataset) -> tuple[dict[str, Part], dict[str, str]]:
     known = dict(dataset.modality.state)
     whole = dataset.features.get("observation.state")
     if whole is not None and whole.shape == (8,):  # every LeRobot version of LIBERO has these 8
-        known = _parts_of_state() | known
+        known = state_parts() | known
     parts = {}
-    for key, (name, length) in STATE.items():
+    for key, name in FIELDS.items():
         part = known.get(key)
-        if part is None or part.end - part.start != length:
-            raise refuse(f"state.{key} of {length} numbers", "")
+        if part is None or part.end - part.start != STATE[key]:
+            raise refuse(f"state.{key} of {STATE[key]} numbers", "")
         parts[name] = part
     joint = known.get("joint")
     if joint is not None and joint.end - joint.start == JOINT[2]:

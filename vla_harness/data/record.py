@@ -24,9 +24,9 @@ from ..protocols import PROTOCOLS
 from ..results.files import write_text
 from ..results.wording import plural
 from .convert import Version, convert_dataset
-from .dataset import open_dataset
 from .demonstrations import Demonstration, DemonstrationJob, demonstrate, features
 from .lerobot_v3 import remove_folder
+from .opening import open_dataset
 from .writer import DatasetWriter
 
 SPARE_BYTES = 1e9

@@ -26,7 +26,11 @@ def summarize(dataset: Dataset) -> str:
 def _lines(dataset: Dataset) -> Iterator[str]:
     lengths = sorted(record.length for record in dataset.episodes)
     robot = dataset.robot_type or "robot not stated"
-    yield f"{dataset.path.name}: {dataset.kind}, {robot}, {dataset.fps:g} frames a second"
+    yield f"{dataset.name}: {dataset.kind}, {robot}, {dataset.fps:g} frames a second"
+    if dataset.source:
+        yield f"hub        {dataset.source} at {dataset.revision}"
+    if dataset.translation:
+        yield f"turned     {dataset.translation}"
     yield (
         f"episodes   {len(lengths):,} of {lengths[0]:,} to {lengths[-1]:,} frames (median"
         f" {int(np.median(lengths)):,}); {dataset.frames:,} frames, {duration(dataset.frames / dataset.fps)}"
@@ -43,6 +47,8 @@ def _lines(dataset: Dataset) -> Iterator[str]:
     for name in (n for n, f in dataset.features.items() if f.is_visual and n not in dataset.cameras):
         yield f"camera     {name} is listed, but has no videos"
     source = "meta/modality.json" if dataset.own_modality else "by default"
+    if dataset.translation or dataset.version == "hdf5":
+        source = "the harness's terms"
     groups: tuple[tuple[str, dict[str, Part]], ...] = (
         ("state", dict(dataset.modality.state)),
         ("action", dict(dataset.modality.action)),
@@ -77,7 +83,7 @@ def plot_episode(episode: Episode, path: Path) -> None:
         raise UserError(f"Episode {episode.index} of {dataset.path} has no images, states or actions to draw.")
     heights = [1.1] * len(dataset.cameras) + [1.0] * len(panels)
     figure = Figure(figsize=(11, 1.9 * len(heights) + 0.8), layout="constrained")
-    figure.suptitle(f"{dataset.path.name}, episode {episode.index}: {episode.instruction(0)}", fontsize=11)
+    figure.suptitle(f"{dataset.name}, episode {episode.index}: {episode.instruction(0)}", fontsize=11)
     grid = figure.add_gridspec(len(heights), STRIP_FRAMES, height_ratios=heights)
     shown = np.linspace(0, episode.length - 1, STRIP_FRAMES).round().astype(int).tolist()
     for line, camera in enumerate(dataset.cameras):

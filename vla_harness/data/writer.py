@@ -23,13 +23,14 @@ from PIL import Image
 from ..errors import UserError
 from ..results.files import explain_write_errors, write_text
 from ..video import VideoWriter
-from .dataset import Episode, LeRobotStorage, open_dataset
+from .dataset import Episode, LeRobotStorage
 from .episode_statistics import ImageStatistics, episode_statistics
 from .features import BOOKKEEPING, Feature, arrow_column, feature_entry, huggingface_metadata, parse_features
 from .files import read_json
 from .joining import GAP_BETWEEN_KEYFRAMES, extract_video
 from .lerobot import CHUNK, V2_DATA, V2_VIDEO
 from .modality import Modality, default_modality, modality_json
+from .opening import open_dataset
 from .statistics import compute_statistics
 
 SAMPLED_FRAMES = 32

@@ -95,7 +95,7 @@ class ObservationPredictor:
         self._cameras = {key: key for key in modality.video} | given
         states = {key: part.end - part.start for key, part in modality.state.items()}
         interface = EnvironmentSpec(tuple(self._cameras), states, DELTA_EEF_POSE, dataset.fps)
-        self._adapter = Adapter(interface, policy.spec, f"dataset {dataset.path.name}")
+        self._adapter = Adapter(interface, policy.spec, f"dataset {dataset.name}")
         self._policy, self._reader = policy, ModalityReader(dataset)
         self.horizon = policy.spec.horizon
 
@@ -110,7 +110,7 @@ class ObservationPredictor:
             images={name: window[key][0] for name, key in video.items()},
             state=self._adapter.state({key: window[f"state.{key}"][0] for key in states}),
             instruction=episode.instruction(row),
-            episode=f"{episode.dataset.path.name}/{episode.index}",
+            episode=f"{episode.dataset.name}/{episode.index}",
             step=row,
         )
         return self._adapter.actions(self._policy.act([observation])[0]).astype(np.float64)

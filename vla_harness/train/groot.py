@@ -32,8 +32,9 @@ GIB = 2**30
 class GrootOptions(TrainOptions):
     """Fine-tune GR00T N1.5 on a LeRobot dataset with meta/modality.json; `torchrun` shares the batch over GPUs."""
 
-    dataset: Path
-    """Folder of the dataset: LeRobot v2.0, v2.1 or v3.0."""
+    dataset: Annotated[Path, arg(metavar="DATASET")]
+    """Folder of the dataset, LeRobot v2.0, v2.1 or v3.0, or one on the hub: ORG/NAME or ORG/NAME/FOLDER. It is read as
+    it is: GR00T's data configurations name its own columns."""
     checkpoint: str = GROOT_3B
     """What to start from: a folder or hub id."""
     tokenizer: Annotated[

@@ -18,7 +18,8 @@ from tformer.lora import apply_lora, lora_layers
 from tformer.training import TrainOptions, leads, train
 
 from ..checkpoints import find_checkpoint
-from ..data import open_dataset
+from ..data.conventions import check_gripper
+from ..data.opening import ReadingOptions, open_dataset
 from ..errors import UserError
 from ..policies.openvla.actions import read_statistics
 from ..policies.openvla.loading import open_openvla
@@ -30,11 +31,12 @@ from .running import run_training
 
 
 @dataclass(frozen=True, kw_only=True)
-class OpenVLAOptions(TrainOptions):
+class OpenVLAOptions(ReadingOptions, TrainOptions):
     """Fine-tune OpenVLA by low-rank changes on a dataset of end-effector actions as LIBERO takes them."""
 
-    dataset: Path
-    """Folder of a LeRobot dataset, or LIBERO's .hdf5 file or a folder of these."""
+    dataset: Annotated[Path, arg(metavar="DATASET")]
+    """Folder of a LeRobot dataset, LIBERO's .hdf5 file or a folder of these, or one of these on the hub: ORG/NAME or
+    ORG/NAME/FOLDER."""
     checkpoint: str = "openvla/openvla-7b"
     """What to start from: a folder or hub id."""
     unnorm_key: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: the dataset's folder)")] = None
@@ -87,8 +89,9 @@ def finetune(options: OpenVLAOptions) -> Path:
     if options.four_bit and options.precision == "fp32":
         raise UserError("--four-bit computes in bf16: leave out --precision fp32.")
     options = replace(options, min_learning_rate=options.learning_rate)
-    dataset = open_dataset(options.dataset)
-    statistics = {options.unnorm_key or dataset.path.stem: action_statistics(dataset)}
+    dataset = open_dataset(options.dataset, options.convention, options.image_orientation)
+    statistics = {options.unnorm_key or Path(dataset.name).stem: action_statistics(dataset)}
+    check_gripper(dataset)
     device = options.device
     if device in ("auto", "cuda") and torch.cuda.is_available():
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"

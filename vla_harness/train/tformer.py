@@ -19,10 +19,12 @@ from tformer.policy import HeadConfig, PolicyConfig
 from tformer.training import TrainOptions, leads, train
 
 from ..checkpoints.files import find_checkpoint
-from ..data import open_dataset
+from ..data import Dataset, open_dataset
+from ..data.conventions import ConventionName
 from ..errors import UserError
 from ..policies.tformer.checkpoint import read_policy
 from ..policies.tformer.hub import push_policy
+from ..types import ImageOrientation
 from .running import run_training
 from .tformer_samples import Samples, read_samples
 from .tformer_task import EXPORT, TformerTask, make_card
@@ -32,8 +34,14 @@ from .tformer_task import EXPORT, TformerTask, make_card
 class TformerOptions(TrainOptions):
     """Train the policy from scratch on demonstrations: images, state and words to chunks of actions."""
 
-    dataset: tuple[Path, ...]
-    """Folders of datasets with the same columns: LeRobot's, LIBERO's HDF5, or what vla_harness.data.record wrote."""
+    dataset: Annotated[tuple[Path, ...], arg(metavar="DATASET [DATASET …]")]
+    """Datasets: folders of LeRobot's, LIBERO's HDF5 or what vla_harness.data.record wrote, or ORG/NAME or
+    ORG/NAME/FOLDER on the hub."""
+    convention: Annotated[tuple[ConventionName | Literal["own"], ...], arg(metavar="NAME [NAME …]")] = ()
+    """Convention that a public LIBERO dataset in LeRobot's format follows, one for all or one for each dataset: openpi
+    (physical-intelligence/libero), lerobot (lerobot/libero), openx (IPEC-COMMUNITY's), or own, the harness's."""
+    image_orientation: ImageOrientation | None = None
+    """How the stored frames lie, where neither the convention nor the HDF5 file says so or both are wrong."""
     start: Annotated[str | None, arg(metavar="DIR|ORG/NAME")] = None
     """Checkpoint whose weights and normalisation it starts from, such as a policy to fine-tune; weights that do not
     fit, such as another head's, start at random."""
@@ -95,7 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def train_policy(options: TformerOptions) -> Path:
     """Train as ``options`` say, and write and return the export: model.safetensors and config.json."""
     _check(options)
-    samples = read_samples([open_dataset(path) for path in options.dataset], options)
+    datasets = _open(options)
+    samples = read_samples(datasets, options)
     network = PolicyConfig(
         vocabulary=0,  # counted with the instructions
         reduce=(1,) + (2,) * (len(options.cameras) - 1),
@@ -110,7 +119,7 @@ def train_policy(options: TformerOptions) -> Path:
         head=HeadConfig(options.head),
     )
     known, start = (None, None) if options.start is None else read_policy(find_checkpoint(options.start))
-    card = make_card(samples, options, network, known, _training(options, samples))
+    card = make_card(samples, options, network, known, _training(options, datasets, samples))
     task = TformerTask(options, samples, card, start)
     if leads():
         weights = sum(p.numel() for p in task.model.parameters())
@@ -144,19 +153,38 @@ def _check(options: TformerOptions) -> None:
     if options.width % 8 or options.width < 8:
         raise UserError(f"--width is {options.width}: give a multiple of 8, such as 32.")
     if not options.dataset:
-        raise UserError("--dataset names no folder: give one or more.")
+        raise UserError("--dataset names none: give one or more.")
 
 
-def _training(options: TformerOptions, samples: Samples) -> dict[str, Any]:
-    """Return what the checkpoint tells of its training."""
+def _open(options: TformerOptions) -> list[Dataset]:
+    """Return the datasets in the harness's terms, and say what they are taken for."""
+    names = options.convention or ("own",)
+    if len(names) not in (1, len(options.dataset)):
+        raise UserError(
+            f"--convention names {len(names)} for {len(options.dataset)} datasets: give one, or one for each dataset."
+        )
     datasets = []
-    for path in options.dataset:
-        recording = path / "meta" / "recording.json"
-        told = json.loads(recording.read_text(encoding="utf-8")) if recording.exists() else {}
-        datasets.append({"name": path.name} | told)
+    for number, path in enumerate(options.dataset):
+        name = names[number % len(names)]
+        datasets.append(open_dataset(path, None if name == "own" else name, options.image_orientation))
+        if leads():
+            taken = datasets[-1].translation or "frames upright, gripper -1 open and 1 closed"
+            print(f"dataset    {datasets[-1].name}: {len(datasets[-1].episodes)} episodes, {taken}")
+    return datasets
+
+
+def _training(options: TformerOptions, datasets: Sequence[Dataset], samples: Samples) -> dict[str, Any]:
+    """Return what the checkpoint tells of its training."""
+    told: list[dict[str, Any]] = []
+    for dataset in datasets:
+        recording = dataset.path / "meta" / "recording.json"
+        entry = {"source": dataset.source, "revision": dataset.revision, "translation": dataset.translation}
+        told.append({"name": dataset.name} | {key: value for key, value in entry.items() if value})
+        if recording.exists():
+            told[-1] |= json.loads(recording.read_text(encoding="utf-8"))
     return {
         "command": shlex.join(["python", "-m", "vla_harness.train", "tformer", *sys.argv[2:]]),
-        "datasets": datasets,
+        "datasets": told,
         "samples": len(samples),
         "seed": options.seed,
         "instructions": list(samples.instructions),

@@ -12,6 +12,7 @@ from torch import nn
 from tqdm import tqdm
 
 from ..data import Dataset, Episode
+from ..data.conventions import check_gripper, fitting
 from ..data.demonstrations import FRAME_IS_NEW, PRIVILEGED
 from ..errors import UserError
 
@@ -43,9 +44,11 @@ class Samples:
 def read_samples(datasets: Sequence[Dataset], options: TformerOptions) -> Samples:
     """Read every ``options.row_every``-th row whose frames were drawn, of every episode.
 
-    Raises UserError for a dataset without the cameras or columns, and when memory is too small.
+    Raises UserError for a dataset without the cameras or columns, and for a gripper that contradicts its fingers.
     """
     cameras = [_camera_features(dataset, options.cameras) for dataset in datasets]
+    for dataset in datasets:
+        check_gripper(dataset)
     with_aims = all(PRIVILEGED in dataset.features for dataset in datasets)
     rows: dict[str, list[np.ndarray]] = {name: [] for name in ("frames", "state", "aims", "actions", "mask")}
     numbers: list[int] = []
@@ -81,7 +84,10 @@ def _camera_features(dataset: Dataset, cameras: Sequence[str]) -> list[str]:
         matching = [name for name in dataset.cameras if name.rpartition(".")[2] == camera]
         if not matching:
             known = ", ".join(dataset.cameras) or "none"
-            raise UserError(f"{dataset.path} has no camera {camera!r} (it has: {known}): name others with --cameras.")
+            fits = "".join(f" give --convention {name}, or" for name in fitting(dataset))
+            raise UserError(
+                f"{dataset.path} has no camera {camera!r} (it has: {known}):{fits} name others with --cameras."
+            )
         found.append(matching[0])
     return found
 

@@ -160,7 +160,13 @@ def test_a_hub_id_is_fetched_and_its_commit_kept(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
     found = find_checkpoint("org/model", revision="main", files=("*.json",))
     assert (found.path, found.revision) == (tmp_path / "0123abc", "0123abc")
-    assert asked == {"name": "org/model", "revision": "main", "allow_patterns": ["*.json"]}
+    assert asked == {
+        "name": "org/model",
+        "repo_type": "model",
+        "revision": "main",
+        "allow_patterns": ["*.json"],
+        "ignore_patterns": None,
+    }
 
     def offline(name: str, **options: object) -> str:
         raise LocalEntryNotFoundError("cannot reach the hub")

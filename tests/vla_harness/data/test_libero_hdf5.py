@@ -31,6 +31,7 @@ def write(folder: Path) -> Path:
         with h5py.File(folder / f"{task}_demo.hdf5", "w") as file:
             data = file.create_group("data")
             data.attrs["problem_info"] = json.dumps({"language_instruction": [*task.replace("_", " ")]})
+            data.attrs["macros_image_convention"] = "opengl"
             for demo, length in enumerate(lengths):
                 group = data.create_group(f"demo_{demo + 9}")  # so that 9 comes before 10
                 group["actions"] = np.arange(7.0 * length).reshape(length, 7) / 100 + demo

@@ -88,6 +88,24 @@ def test_a_recording_that_was_cut_short_goes_on_to_the_same_dataset(
             np.testing.assert_array_equal(ours, theirs)
 
 
+def test_liberos_format_holds_the_same_rows(tmp_path: Path) -> None:
+    few = replace(OPTIONS, episodes=1, frame_every=50)
+    for version in ("v3.0", "hdf5"):
+        assert record.record(replace(few, format=version, out=tmp_path / version)) == 0  # type: ignore[arg-type]
+    (file,) = (tmp_path / "hdf5").iterdir()
+    assert file.name == "put_the_bowl_on_the_stove_demo.hdf5"
+    ours, theirs = open_dataset(tmp_path / "hdf5"), open_dataset(tmp_path / "v3.0")
+    assert [ours.version, theirs.version] == ["hdf5", "v3.0"]
+    assert list(check_dataset(ours)) == []
+    here, there = ours.episode(0), theirs.episode(0)
+    assert (here.length, here.instruction(0)) == (there.length, there.instruction(0))
+    for name in ("observation.state", "action", "timestamp"):
+        np.testing.assert_array_equal(here.column(name), there.column(name))
+    for camera in (CAMERA, "observation.images.wrist"):
+        frames, expected = (episode.images(camera, range(here.length)) for episode in (here, there))
+        np.testing.assert_array_equal(frames, expected)
+
+
 def test_refuses_what_cannot_be_recorded(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for change, told in (
         ({"episodes": 0}, "--episodes is 0: give 1 or more"),
