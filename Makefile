@@ -14,7 +14,7 @@ eval: $(VENV)/.installed
 	$(BIN)/python eval/run_libero.py --suite spatial --trials $(TRIALS)
 
 test: $(VENV)/.test-tools
-	@sh scripts/prepare_system.sh $(PYTHON) chromium
+	@sh scripts/prepare_system.sh $(PYTHON) chromium pdflatex=texlive-latex-recommended
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -44,8 +44,8 @@ class Compare:
     """Compare runs that were not measured alike, and mark what differs."""
 
     target_halfwidth: Annotated[float | None, arg(metavar="W", help_behavior_hint="(default: compare)")] = None
-    """Only print how many episodes a 95 % interval takes that reaches W to each side, a share such as 0.03. It needs
-    no run."""
+    """Only print how many episodes a 95 % interval of half width W takes, a share such as 0.03: at usual rates, and at
+    the runs', if any are given."""
 
     sequential: bool = False
     """Only say whether two policies are told apart yet, by a test that may be repeated while their runs grow. Its
@@ -60,6 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _compare(options: Compare) -> int:
     if options.out is not None:
         check_format(options.out)
+    _require_no_unread_option(options)
     runs = read_runs(options.runs)
     if options.target_halfwidth is not None:
         print(plan_text(options.target_halfwidth, runs))
@@ -67,7 +68,7 @@ def _compare(options: Compare) -> int:
     if not runs:
         raise UserError("No run is given: name the folders of one or more, as in runs/a runs/b.")
     if options.sequential:
-        print(sequential_text(runs))
+        print(sequential_text(runs, options.force))
         return DONE
     comparison = compare(runs, options.baseline, options.published, options.force)
     print(plain_text(document(comparison)))
@@ -75,6 +76,23 @@ def _compare(options: Compare) -> int:
         write_comparison(comparison, options.out)
         print(f"\nWritten: {options.out}")
     return DONE
+
+
+def _require_no_unread_option(options: Compare) -> None:
+    """Raise UserError for an option that would be passed over in silence."""
+    unread = {
+        "--baseline": options.baseline is not None,
+        "--published": options.published,
+        "--out": options.out is not None,
+    }
+    if options.target_halfwidth is not None:
+        only, unread = "--target-halfwidth", unread | {"--force": options.force, "--sequential": options.sequential}
+    elif options.sequential:
+        only = "--sequential"
+    else:
+        return
+    if given := [name for name, is_given in unread.items() if is_given]:
+        raise UserError(f"{only} only prints its own answer: leave out {' and '.join(given)}.")
 
 
 if __name__ == "__main__":

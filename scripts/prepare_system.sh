@@ -1,7 +1,7 @@
 #!/bin/sh
-# Checks the Python version, and that Debian's venv module, an OpenGL library and the named programs (each one's name is
-# also its package's) are there; installs what is missing when root.
-# Usage: prepare_system.sh PYTHON [PROGRAM ...]
+# Checks the Python version, and that Debian's venv module, an OpenGL library and the named programs are there; installs
+# what is missing when root.
+# Usage: prepare_system.sh PYTHON [PROGRAM[=PACKAGE] ...], where PACKAGE is Debian's, if its name is another
 set -eu
 
 python=$1
@@ -20,7 +20,7 @@ if command -v ldconfig >/dev/null; then # elsewhere the run itself tries what re
     { has libEGL.so.1 && has libGL.so.1; } || has libOSMesa.so || missing="$missing libegl1 libgl1"
 fi
 for program; do
-    command -v "$program" >/dev/null || missing="$missing $program"
+    command -v "${program%%=*}" >/dev/null || missing="$missing ${program#*=}"
 done
 [ -n "$missing" ] || exit 0
 

@@ -81,6 +81,10 @@ class RunOptions:
     trials: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: the protocol's)")] = None
     """Episodes per task; episode i starts from the task's stored initial state i."""
 
+    round: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: a task's all at once)")] = None
+    """Episodes of each task before the next N of any, for comparisons that stop early (compare.py --sequential). A new
+    environment for each change of task takes seconds; results do not depend on it."""
+
     workers: Annotated[
         int | None, arg(metavar="N", help_behavior_hint="(default: one per core, at most one per episode)")
     ] = None
@@ -239,7 +243,11 @@ def make_plan(options: RunOptions, suite: Suite) -> Plan:
         raise UserError(f"--trials is {trials}, and the tasks have {stored} initial states: give 1 to {stored}.")
     if options.seed < 0:
         raise UserError(f"--seed is {options.seed}: give a number of at least 0.")
-    for name, count in (("workers", options.workers), ("replicas", options.replicas)):
+    for name, count in (
+        ("round", options.round),
+        ("workers", options.workers),
+        ("replicas", options.replicas),
+    ):
         if count is not None and count < 1:
             raise UserError(f"--{name} is {count}: give at least 1.")
     require_outlet(options.track)
@@ -354,7 +362,7 @@ def _play(options: RunOptions, plan: Plan, site: Site, folder: RunFolder) -> Non
     """Play the episodes that the folder does not hold yet, and add each as it ends."""
     finished = folder.finished()
     left = [job for job in plan.jobs(site) if job.key not in finished]
-    settings = RolloutSettings(plan.protocol, plan.workers, folder.path, options.video)
+    settings = RolloutSettings(plan.protocol, plan.workers, folder.path, options.video, round_states=options.round)
 
     def log(text: str) -> None:
         with (folder.path / ERROR_LOG).open("a", encoding="utf-8") as file:

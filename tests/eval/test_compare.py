@@ -53,6 +53,11 @@ def test_help_explains_every_option(capsys: pytest.CaptureFixture[str]) -> None:
         (["--target-halfwidth", "3"], "--target-halfwidth is 3: give a number between 0 and 0.5"),
         (["{good}", "{poor}", "--baseline", "z"], "--baseline is 'z'"),
         (["nowhere"], "nowhere is not a run"),
+        (
+            ["{good}", "{poor}", "--sequential", "--out", "x.md"],
+            "--sequential only prints its own answer: leave out --out",
+        ),
+        (["--target-halfwidth", "0.1", "--force", "--published"], "leave out --published and --force"),
     ],
 )
 def test_what_a_user_can_mend_is_one_sentence_and_exit_code_2(

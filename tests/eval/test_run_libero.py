@@ -127,7 +127,8 @@ def test_killing_the_parent_at_any_moment_loses_and_repeats_nothing(whole: Path,
     path, moments = tmp_path / "run", random.Random()
     for sitting in range(30):
         kept = rows(path)
-        with started(TOY, "--trials", 8, "--workers", 2, "--out", path, "--resume", step_s=0.002) as process:
+        order = ["--round", 3] if sitting % 2 else []
+        with started(TOY, "--trials", 8, "--workers", 2, "--out", path, "--resume", *order, step_s=0.002) as process:
             try:
                 process.wait(moments.uniform(0.5, 4.0 + sitting))  # a slow machine gets there in the end
             except subprocess.TimeoutExpired:

@@ -34,6 +34,14 @@ def test_episodes_are_the_same_for_any_number_of_workers_and_any_order(expected:
     assert len({result.state_sha256 for result in three.values()}) == len(three)
 
 
+def test_in_rounds_every_task_plays_a_few_states_before_any_plays_the_next(expected: dict[str, EpisodeResult]) -> None:
+    results = play(jobs(), round_states=2)
+    order = [(result.key.task_id, result.key.initial_state) for result in results.values()]
+    assert order == [(task, state) for half, tasks in ((0, (0, 1, 2)), (2, (2, 0, 1))) for task in tasks for state in
+                     (half, half + 1)]  # fmt: skip
+    assert substance(results) == substance(expected)
+
+
 def test_a_result_states_what_happened(expected: dict[str, EpisodeResult]) -> None:
     for result in expected.values():
         assert result.task_name == f"toy_{result.key.task_id}" and result.instruction.endswith(str(result.key.task_id))

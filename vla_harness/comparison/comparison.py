@@ -13,7 +13,7 @@ from ..results.wording import SUITES
 from ..statistics import Interval, stratified_interval
 from .contrasts import Contrast, contrasts, letters
 from .protocol_check import Departure, departures, require_alike
-from .published import PublishedRow, published_rows
+from .published import PublishedRow, published_rows_of
 from .runs import ComparedRun, by_policy
 
 SuiteKey = tuple[str, str]
@@ -53,7 +53,8 @@ def compare(
 
     baseline: the policy that all others are tested against, by its name or by the path of one of its runs; None tests
     every two. published: add published rows. force: compare runs that were not measured alike, and mark them.
-    Raises UserError without force if they were not, and for a baseline that is none of them.
+    Raises UserError without force if they were not, for a baseline that is none of them, and where nothing is
+    published for any of the suites.
     """
     policies = {name: {run.suite: run for run in own} for name, own in by_policy(runs).items()}
     base = None if baseline is None else _baseline(runs, baseline)
@@ -88,7 +89,9 @@ def compare(
             if set(own) == set(suites):
                 counts = [run.count for run in own.values()]
                 average[name] = fmean(k / n for k, n in counts), stratified_interval(counts)
-    rows = [row for row in published_rows() if any(suite in row.counts for _, suite in suites)] if published else []
+    rows = published_rows_of(suites) if published else []
+    if published and not rows:
+        raise UserError("--published knows rates on LIBERO's suites spatial, object, goal and 10 alone: leave it out.")
     return Comparison(policies, suites, found, tested, lettered, average, rows, base)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from ..results.measured import PEAK_MEMORY
 from ..results.report_content import EXACT_NOTE, WILSON_NOTE, is_provisional, task_label
 from ..results.wording import ABSENT, best_interval, duration, interval, number, percent
+from ..statistics import BOSCHLOO_TRIALS
 from .comparison import Comparison, SuiteKey, marked, shared_marks
 from .contrasts import Contrast
 from .document import Cell, Document, Plot, Table
@@ -62,7 +63,8 @@ def _success(comparison: Comparison, marks: Marks) -> Table:
         head.append("letters")
     best = {suite: _best(own.get(suite) for own in comparison.policies.values()) for suite in suites}
     rivals = _rivals(comparison.policies)
-    best_average = max((comparison.average[name][0] for name in rivals if name in comparison.average), default=None)
+    averages = [comparison.average[name][0] for name in rivals if name in comparison.average]
+    best_average = max((rate for rate in averages if rate), default=None)
     rows = []
     for name, own in comparison.policies.items():
         row = [Cell(name, order=name)]
@@ -132,11 +134,14 @@ def _differences(comparison: Comparison, scope: SuiteKey | None) -> Table:
             "Paired on task and initial state; difference in percentage points with Newcombe's paired 95 % interval; p:"
             " McNemar's exact test; P(A > B): that A wins most discordant pairs, under a Beta(1, 1) prior."
         )
-    if any(contrast.counts is None for contrast in found):
+    if unpaired := sorted({contrast.test for contrast in found if contrast.counts is None}):
+        tests = " or ".join(f"{test}'s" for test in unpaired)
         notes.append(
             "Unpaired, because the initial states were not the same: Newcombe's interval for independent rates, p:"
-            " Boschloo's exact test; P(A > B): of two rates, each under a Beta(1, 1) prior."
+            f" {tests} exact test; P(A > B): of two rates, each under a Beta(1, 1) prior."
         )
+    if "Fisher" in unpaired:
+        notes.append(f"Fisher's is for more than {BOSCHLOO_TRIALS} episodes a side, where Boschloo's takes too long.")
     if len(found) > 1:
         notes.append(f"Holm p: corrected for the {len(found)} comparisons of this table.")
     head = ("A", "B", "episodes", "only A", "only B", "A - B", "95 %", "p", "Holm p", "P(A > B)")

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import combinations
+from typing import Literal
 
 from ..statistics import (
+    BOSCHLOO_TRIALS,
     Interval,
     PairCounts,
     boschloo_p,
     compact_letters,
+    fisher_p,
     holm,
     mcnemar_p,
     paired_interval,
@@ -30,7 +33,7 @@ class Contrast:
     """The first policy against the second.
 
     counts: of the pairs; None when the episodes are no pairs. episodes: of each that the comparison rests on.
-    difference: first minus second, in [-1, 1], with its 95 % interval. p: McNemar's exact, or Boschloo's if unpaired;
+    difference: first minus second, in [-1, 1], with its 95 % interval. p: of the exact test called ``test``;
     adjusted_p: with Holm's correction over the contrasts of the same table. probability: P(first > second).
     """
 
@@ -40,15 +43,23 @@ class Contrast:
     episodes: tuple[int, int]
     difference: float
     interval: Interval
+    test: Literal["McNemar", "Boschloo", "Fisher"]
     p: float
     probability: float
     adjusted_p: float = 1.0
 
 
-def pair_counts(first: ComparedRun, second: ComparedRun) -> PairCounts:
-    """Return the outcomes of the episodes of the same task and initial state that both finished."""
+def pair_counts(first: ComparedRun, second: ComparedRun, states: int | None = None) -> PairCounts:
+    """Return the outcomes of the episodes of the same task and initial state that both finished.
+
+    states: counts only that many of each task's initial states, the first ones; None counts all.
+    """
     theirs = _successes(second)
-    pairs = [(won, theirs[state]) for state, won in _successes(first).items() if state in theirs]
+    pairs = [
+        (won, theirs[start])
+        for start, won in _successes(first).items()
+        if start in theirs and (states is None or start[1] < states)
+    ]
     return PairCounts(
         both=pairs.count((True, True)),
         first_only=pairs.count((True, False)),
@@ -57,9 +68,9 @@ def pair_counts(first: ComparedRun, second: ComparedRun) -> PairCounts:
     )
 
 
-def pooled_pairs(shared: Iterable[tuple[ComparedRun, ComparedRun]]) -> PairCounts:
-    """Return the outcomes of the pairs of several suites together."""
-    parts = [pair_counts(first, second) for first, second in shared]
+def pooled_pairs(shared: Iterable[tuple[ComparedRun, ComparedRun]], states: int | None = None) -> PairCounts:
+    """Return the outcomes of the pairs of several suites together; ``states`` as for ``pair_counts``."""
+    parts = [pair_counts(first, second, states) for first, second in shared]
     return PairCounts(*(sum(getattr(part, field.name) for part in parts) for field in fields(PairCounts)))
 
 
@@ -103,17 +114,20 @@ def _contrast(one: tuple[str, Sequence[ComparedRun]], other: tuple[str, Sequence
                 (counts.pairs, counts.pairs),
                 counts.difference,
                 paired_interval(counts),
+                "McNemar",
                 mcnemar_p(counts),
                 paired_probability_better(counts),
             )
     first, second = _pooled(a for a, _ in shared), _pooled(b for _, b in shared)
+    quick = max(first[1], second[1]) <= BOSCHLOO_TRIALS
     return Contrast(
         *names,
         None,
         (first[1], second[1]),
         first[0] / first[1] - second[0] / second[1],
         unpaired_interval(first, second),
-        boschloo_p(first, second),
+        "Boschloo" if quick else "Fisher",
+        boschloo_p(first, second) if quick else fisher_p(first, second),
         unpaired_probability_better(first, second),
     )
 

@@ -68,7 +68,7 @@ def _differences(comparison: Comparison) -> Iterator[dict[str, Any]]:
     for scope, found in comparison.contrasts.items():
         for contrast in found:
             counts = contrast.counts
-            method = "Newcombe paired 95 %; exact McNemar" if counts else "Newcombe unpaired 95 %; Boschloo"
+            method = f"Newcombe {'paired' if counts else 'unpaired'} 95 %; exact {contrast.test}"
             yield {
                 "kind": "difference",
                 **({"suite": "all"} if scope is None else _suite(scope)),

@@ -9,38 +9,51 @@ from ..errors import UserError
 from ..results.wording import percent, plural
 from ..statistics import SequentialTest, trials_for_half_width
 from .contrasts import pooled_pairs
-from .protocol_check import same_starting_states
+from .protocol_check import departures, require_alike, same_starting_states
 from .runs import ComparedRun, by_policy
 
 RATES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
 TASKS = 10
+"""Of each of LIBERO's four suites."""
 
 
 def plan_text(half_width: float, runs: Sequence[ComparedRun] = ()) -> str:
     """Return the episodes that a 95 % interval of that half width (in (0, 0.5)) takes, at usual rates and the runs'.
 
+    The usual rates' are also given for each task of a suite of ten, a run's for each of its own.
+
     Raises UserError for another half width.
     """
     if not 0 < half_width < 0.5:
         raise UserError(f"--target-halfwidth is {half_width:g}: give a number between 0 and 0.5, such as 0.03.")
-    lines = [
-        f"Episodes for a 95 % interval (Wilson) that reaches at most {100 * half_width:g} points to each side:",
-        "",
-    ]
-    rates = [("" if rate != 0.5 else "any rate at all", rate) for rate in RATES]
-    rates += [(f"{run.name} on {run.summary['suite_title']}", run.summary["success_rate"]) for run in runs]
-    for label, rate in rates:
+    points = f"{100 * half_width:g}"
+    lines = [f"Episodes for a 95 % interval (Wilson) of half width {points} points, {200 * half_width:g} in all:", ""]
+    rates = [("" if rate != 0.5 else "any rate at all", rate, TASKS) for rate in RATES]
+    for run in runs:
+        label = f"{run.name} on {run.summary['suite_title']}"
+        rates.append((label, run.summary["success_rate"], len(run.summary["tasks"])))
+    for label, rate, tasks in rates:
         trials = trials_for_half_width(half_width, rate)
-        per_task = f"{-(-trials // TASKS):>5,} for each of {TASKS} tasks"
+        per_task = f"{-(-trials // tasks):>5,} for each of {plural(tasks, 'task')}"
         lines.append(f"  at {percent(rate):>7}: {trials:>6,} episodes, {per_task}  {label}".rstrip())
-    lines += ["", "Choose the number before the run: a run that is made longer until it looks good proves nothing."]
+    lines += [
+        "",
+        f"Near 0 % and 100 % the interval lies unevenly: it reaches further than {points} points towards 50 %, and less"
+        " far the other way.",
+        "Choose the number before the run: a run that is made longer until it looks good proves nothing.",
+    ]
     return "\n".join(lines)
 
 
-def sequential_text(runs: Sequence[ComparedRun], alpha: float = 0.05) -> str:
+def sequential_text(runs: Sequence[ComparedRun], force: bool = False, alpha: float = 0.05) -> str:
     """Return what the sequential test says of two policies' runs, which may still be growing.
 
-    Raises UserError unless there are two policies with the same suites, whose episodes are pairs.
+    Pairs are counted in an order in which no task comes before the others: the first initial state of all tasks, then
+    the second, and so on. Runs play tasks one after the other, and a policy that is better on the first one and worse
+    on the next would be declared better for good.
+
+    force: compare runs whose episodes are pairs but which were not measured alike in all else, and mark them.
+    Raises UserError unless there are two policies with the same suites, whose episodes are pairs, measured alike.
     """
     policies = by_policy(runs)
     if len(policies) != 2:
@@ -57,34 +70,43 @@ def sequential_text(runs: Sequence[ComparedRun], alpha: float = 0.05) -> str:
                 f"{a.recorded.path} and {b.recorded.path} did not start from the same states, so their episodes are no"
                 " pairs: --sequential needs runs of one protocol and the same assets."
             )
-    planned = sum(_planned_pairs(a, b) for a, b in shared)
-    counts = pooled_pairs(shared)
+        if not _shared_tasks(a, b):
+            raise UserError(f"{a.recorded.path} and {b.recorded.path} have no task in common: give runs that have.")
+    found = departures(runs, runs[0])
+    if not force:
+        require_alike(found)
+    trials = min(run.recorded.config["trials"] for run in runs)
+    tasks = sum(len(_shared_tasks(a, b)) for a, b in shared)
+    states = next((state for state in range(trials) if not all(_both_ended(a, b, state) for a, b in shared)), trials)
+    counts, played = pooled_pairs(shared, states), pooled_pairs(shared, trials).pairs
     wins, losses, pairs = counts.first_only, counts.second_only, counts.pairs
-    test = SequentialTest(planned, alpha)
+    test = SequentialTest(tasks * trials, alpha)
     if isinf(test.critical_evidence):
         raise UserError(
-            f"{plural(planned, 'pair')} cannot tell two policies apart at {percent(alpha)}: plan more trials."
+            f"{plural(test.planned, 'pair')} cannot tell two policies apart at {percent(alpha)}: plan more trials."
         )
-    verdict = test.verdict(wins, losses, pairs)
     said = {
         "first": f"{first} is better. Both evaluations may stop here.",
         "second": f"{second} is better. Both evaluations may stop here.",
         "go on": "Not decided: go on.",
         "undecided": "All planned pairs are played, and the policies were not told apart.",
-    }[verdict]
-    played = sum(len(_tasks_with_pairs(a, b)) for a, b in shared)
-    tasks = sum(len(set(a.recorded.config["tasks"]) & set(b.recorded.config["tasks"])) for a, b in shared)
+    }[test.verdict(wins, losses, pairs)]
     lines = [
         said,
         "",
-        f"  pairs played      {pairs:,} of {planned:,}, from {played} of {plural(tasks, 'task')}",
+        f"  pairs counted     {pairs:,} of {test.planned:,}: {states:,} of {plural(trials, 'initial state')} of each of"
+        f" {plural(tasks, 'task')}",
         f"  only {first} succeeds: {wins:,}; only {second}: {losses:,}",
         f"  evidence          {test.evidence(wins, losses):.3g}, and {test.critical_evidence:.3g} decides",
         f"  error rate        {percent(test.false_positive_rate)} at most, over all looks together"
         f" (fixed before: {percent(alpha)})",
     ]
-    if played < tasks:
-        lines.append("  So far it speaks only of the tasks that both have played.")
+    if played > pairs:
+        lines.append(
+            f"  {plural(played - pairs, 'pair')} more {'is' if played - pairs == 1 else 'are'} played. An initial state"
+            " counts when both have played it on every task, in order; run with --round 1 to play in that order."
+        )
+    lines += [f"  Not measured alike: {one.run.name} has {one.text}." for one in found]
     lines += [
         "",
         "Look as often as you like, but do not make the runs longer than they were planned, and do not read McNemar's p"
@@ -93,14 +115,14 @@ def sequential_text(runs: Sequence[ComparedRun], alpha: float = 0.05) -> str:
     return "\n".join(lines)
 
 
-def _planned_pairs(first: ComparedRun, second: ComparedRun) -> int:
-    one, other = first.recorded.config, second.recorded.config
-    return len(set(one["tasks"]) & set(other["tasks"])) * min(one["trials"], other["trials"])
+def _shared_tasks(first: ComparedRun, second: ComparedRun) -> set[int]:
+    return set(first.recorded.config["tasks"]) & set(second.recorded.config["tasks"])
 
 
-def _tasks_with_pairs(first: ComparedRun, second: ComparedRun) -> set[int]:
-    one, other = (
-        {(r.key.task_id, r.key.initial_state) for r in run.recorded.results if r.outcome != "error"}
+def _both_ended(first: ComparedRun, second: ComparedRun, state: int) -> bool:
+    """Return whether both have played the initial state on every task, be it to an error."""
+    return all(
+        _shared_tasks(first, second)
+        <= {result.key.task_id for result in run.recorded.results if result.key.initial_state == state}
         for run in (first, second)
     )
-    return {task for task, _ in one & other}

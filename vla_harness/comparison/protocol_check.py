@@ -98,6 +98,6 @@ def _of_suite(run: ComparedRun) -> dict[str, str]:
 
 
 def _assets(assets: dict[str, Any]) -> str:
-    """Return the content's digest; files are the same ones wherever they lie."""
+    """Return the content's digest, shortened; files are the same ones wherever they lie."""
     kind = "stand-ins" if assets.get("kind") == "primitive" else "files"
-    return f"{kind} {value_text(assets.get('digest'))}"
+    return f"{kind} {value_text(assets.get('digest'))[:12]}"

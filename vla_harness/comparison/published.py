@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -66,6 +66,12 @@ def published_rows() -> tuple[PublishedRow, ...]:
             )
         )
     return tuple(rows)
+
+
+def published_rows_of(suites: Iterable[tuple[str, str]]) -> list[PublishedRow]:
+    """Return the rows that have a rate on one of ``suites``, each (benchmark, suite)."""
+    known = [suite for benchmark, suite in suites if benchmark == BENCHMARK]
+    return [row for row in published_rows() if any(suite in row.counts for suite in known)]
 
 
 def verdict(run: ComparedRun, row: PublishedRow) -> Verdict | str | None:

@@ -45,7 +45,7 @@ def read_runs(arguments: Sequence[str]) -> list[ComparedRun]:
     """Return the runs named by PATH or NAME=PATH, in that order.
 
     Without a name a run is called after its policy, and where two of one policy played the same suite, also after what
-    tells them apart: checkpoint, precision, protocol or seed, else the folder. Runs of one name are one policy's.
+    differs there: checkpoint, precision, protocol or seed, else the folder. Runs of one name are one policy's.
     Raises UserError for a path that is no run, one given twice, one without a finished episode, and for two runs on
     one suite under one given name.
     """
@@ -99,14 +99,22 @@ def _distinguished(runs: list[ComparedRun], named: list[bool]) -> list[ComparedR
                 f"{first.recorded.path} and {second.recorded.path} are both {name!r} on {first.summary['suite']}:"
                 f" give each a name of its own, as in first={first.recorded.path} second={second.recorded.path}."
             )
-        telling = [(words, value) for words, value in _TELLING if len({value(run) for run in same}) > 1]
+        telling = [(words, value) for words, value in _TELLING if _differs_on_a_suite(value, same)]
         longer = [", ".join(f"{words}{value(run)}" for words, value in telling if value(run)) for run in same]
-        keys = {(words, run.suite) for words, run in zip(longer, same, strict=True)}
-        if len(keys) < len(same):
-            longer = [run.recorded.path.name for run in same]
+        for paths in ([run.recorded.path.name for run in same], [str(run.recorded.path) for run in same]):
+            if len({(words, run.suite) for words, run in zip(longer, same, strict=True)}) < len(same):
+                longer = paths
         renamed = {
             id(run): replace(run, name=f"{name} ({words})" if words else name)
             for run, words in zip(same, longer, strict=True)
         }
         runs = [renamed.get(id(run), run) for run in runs]
     return runs
+
+
+def _differs_on_a_suite(value: Callable[[ComparedRun], Any], runs: Iterable[ComparedRun]) -> bool:
+    """Return whether two of ``runs`` on one suite have another value; a checkpoint for each suite is no difference."""
+    values = defaultdict(set)
+    for run in runs:
+        values[run.suite].add(value(run))
+    return any(len(found) > 1 for found in values.values())

@@ -116,6 +116,12 @@ _LATEX = {
     '"': r"\textquotedbl{}",
     "†": r"\textdagger{}",
     "–": "--",
+    "—": "---",
+    "…": r"\dots{}",
+    "’": "'",
+    "π": r"$\pi$",
+    "µ": r"$\mu$",
+    "±": r"$\pm$",
     "×": r"$\times$",
     "[": "{[}",
     "]": "{]}",
@@ -125,7 +131,8 @@ _LATEX = {
 def escape_latex(text: str) -> str:
     """Return ``text`` so that LaTeX prints it; what pdflatex's fonts lack becomes a question mark."""
     escaped = "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
-    return re.sub(r"[^\x20-\x7eÀ-ÿ]", "?", escaped)
+    signed = re.sub(r"(?<!\w)-(?=\d)", "$-$", escaped)  # a minus, which is longer than a hyphen
+    return re.sub(r"[^\x20-\x7eÀ-ÿ]", "?", signed)
 
 
 def _ascii(text: str) -> str:

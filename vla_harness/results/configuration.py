@@ -11,7 +11,7 @@ from ..errors import UserError
 
 CONFIG = "config.json"
 REQUIRED = ("suite", "policy", "checkpoint", "protocol", "tasks", "trials", "seed")
-MAY_DIFFER = ("workers", "engine", "replicas", "track", "out", "resume", "video", "server")
+MAY_DIFFER = ("workers", "engine", "replicas", "track", "out", "resume", "video", "server", "round")
 """Fields of the configuration that cannot change a result, and so may differ on resume."""
 
 

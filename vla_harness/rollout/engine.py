@@ -87,7 +87,7 @@ class _Engine:
     ) -> None:
         self._crew, self._settings, self._log = crew, settings, log
         self._setup = WorkerSetup(crew.spec, settings, os.getpid())
-        self._schedule = Schedule(jobs)
+        self._schedule = Schedule(jobs, settings.round_states)
         self._events: Events = queue.SimpleQueue()
         self._workers: list[WorkerLink] = []
         self._replicas: list[Replica] = []

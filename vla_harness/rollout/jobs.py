@@ -75,6 +75,7 @@ class RolloutSettings:
     silence_s: seconds without a sign of life after which a worker counts as hung, while it plays.
     build_s: the same while it builds an environment, which reads meshes and may compile.
     max_attempts: how often an episode is tried, and a task's environment built, when workers die or hang over it.
+    round_states: initial states that all tasks are played from before the next ones; None: all of a task's at once.
     """
 
     protocol: protocols.Protocol
@@ -84,6 +85,7 @@ class RolloutSettings:
     silence_s: float = 60.0
     build_s: float = 300.0
     max_attempts: int = 3
+    round_states: int | None = None
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,14 @@ Task = tuple[str, int]
 
 
 class Schedule:
-    """The episodes that nobody plays yet. A worker stays with its task while that has episodes left."""
+    """The episodes that nobody plays yet. A worker stays with its task while that has episodes left in the round.
 
-    def __init__(self, jobs: Iterable[EpisodeJob]) -> None:
+    round_states: initial states of a round. All tasks' episodes from the states of one round are taken before any of
+    the next; None makes one round of all.
+    """
+
+    def __init__(self, jobs: Iterable[EpisodeJob], round_states: int | None = None) -> None:
+        self._round_states = round_states
         self._waiting: dict[Task, deque[EpisodeJob]] = {}
         for job in jobs:
             self._waiting.setdefault(job.task, deque()).append(job)
@@ -27,12 +32,18 @@ class Schedule:
         A worker that must change goes where most episodes are left for each worker that is there already;
         ``occupied`` is the tasks of the others, one entry for each.
         """
-        if present is not None and self._waiting.get(present):
+        rounds = {task: self._round(jobs[0]) for task, jobs in self._waiting.items() if jobs}
+        if not rounds:
+            return None
+        now = min(rounds.values())
+        if present is not None and rounds.get(present) == now:
             return self._waiting[present].popleft()
         crowd = Counter(occupied)
-        left = {task: len(jobs) / (1 + crowd[task]) for task, jobs in self._waiting.items() if jobs}
-        if not left:
-            return None
+        left = {
+            task: sum(self._round(job) == now for job in self._waiting[task]) / (1 + crowd[task])
+            for task in rounds
+            if rounds[task] == now
+        }
         return self._waiting[max(left, key=left.__getitem__)].popleft()
 
     def put_back(self, job: EpisodeJob) -> None:
@@ -44,3 +55,6 @@ class Schedule:
         jobs = list(self._waiting[task])
         self._waiting[task].clear()
         return jobs
+
+    def _round(self, job: EpisodeJob) -> int:
+        return 0 if self._round_states is None else job.key.initial_state // self._round_states

@@ -11,15 +11,17 @@ from .multiple import compact_letters, holm
 from .paired import PairCounts, mcnemar_p, paired_interval, paired_probability_better
 from .planning import trials_for_half_width
 from .sequential import SequentialTest
-from .unpaired import boschloo_p, unpaired_interval, unpaired_probability_better
+from .unpaired import BOSCHLOO_TRIALS, boschloo_p, fisher_p, unpaired_interval, unpaired_probability_better
 
 __all__ = [
+    "BOSCHLOO_TRIALS",
     "Interval",
     "PairCounts",
     "SequentialTest",
     "boschloo_p",
     "clopper_pearson_interval",
     "compact_letters",
+    "fisher_p",
     "holm",
     "latency_percentiles",
     "mcnemar_p",

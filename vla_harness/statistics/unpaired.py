@@ -1,7 +1,7 @@
 """Two success rates that were not measured on the same initial states, such as a run and a published number.
 
 Sources: Newcombe 1998, method 10 for independent data (Stat. Med. 17:873-890); Boschloo 1970 (Statistica Neerlandica
-24:1-9).
+24:1-9); Fisher 1934 (Statistical Methods for Research Workers).
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from .intervals import Interval, wilson_interval
 
 Count = tuple[int, int]
 """(successes, trials), with at least one trial where an argument."""
+BOSCHLOO_TRIALS = 200
+"""Trials a side up to which Boschloo's test is quick."""
 
 
 def unpaired_interval(first: Count, second: Count, confidence: float = 0.95) -> Interval:
@@ -31,12 +33,18 @@ def unpaired_interval(first: Count, second: Count, confidence: float = 0.95) -> 
 def boschloo_p(first: Count, second: Count) -> float:
     """Return the two-sided p of Boschloo's exact test, which is never weaker than Fisher's.
 
-    It takes about ten seconds for 500 trials a side, and a moment for 100.
+    It takes a moment for ``BOSCHLOO_TRIALS`` a side, five seconds for 500 and minutes for 2,000.
     """
     from scipy.stats import boschloo_exact
 
-    table = [[first[0], second[0]], [first[1] - first[0], second[1] - second[0]]]
-    return min(1.0, float(boschloo_exact(table).pvalue))
+    return min(1.0, float(boschloo_exact(_table(first, second)).pvalue))
+
+
+def fisher_p(first: Count, second: Count) -> float:
+    """Return the two-sided p of Fisher's exact test, at once for any number of trials."""
+    from scipy.stats import fisher_exact
+
+    return float(fisher_exact(_table(first, second)).pvalue)
 
 
 def unpaired_probability_better(first: Count, second: Count) -> float:
@@ -53,3 +61,7 @@ def unpaired_probability_better(first: Count, second: Count) -> float:
     i = np.arange(a1)
     terms = betaln(a2 + i, b1 + b2) - np.log(b1 + i) - betaln(1 + i, b1) - betaln(a2, b2)
     return float(min(1.0, np.exp(terms).sum()))
+
+
+def _table(first: Count, second: Count) -> np.ndarray:
+    return np.array([[first[0], second[0]], [first[1] - first[0], second[1] - second[0]]])

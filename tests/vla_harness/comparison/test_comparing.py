@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from tests.vla_harness.comparison.made_runs import make_run, reads_scene, stand_ins
-from vla_harness.comparison import Comparison, compare, document, read_runs
+from vla_harness.comparison import Comparison, compare, contrasts, document, read_runs
 from vla_harness.comparison.document import Table
 from vla_harness.errors import UserError
 from vla_harness.protocols import PROTOCOLS
 from vla_harness.results import RunFolder, read_run
 from vla_harness.results.measured import peak_memory_mb
-from vla_harness.statistics import PairCounts, mcnemar_p, stratified_interval
+from vla_harness.statistics import PairCounts, fisher_p, mcnemar_p, stratified_interval
 
 SPATIAL = ("libero", "spatial")
 GOOD, POOR = ["1111111111", "1111111100"], ["1010101010", "0000000011"]
@@ -77,6 +77,28 @@ def test_two_runs_of_one_policy_are_told_apart_by_what_differs(
         make_run(tmp_path / "two", POOR, policy="p", **second),
     ]
     assert [run.name for run in read_runs([str(run) for run in runs])] == names
+
+
+def test_policies_that_differ_on_a_suite_stay_one_row_over_suites_with_a_checkpoint_for_each(tmp_path: Path) -> None:
+    runs = [
+        make_run(
+            tmp_path / precision / suite,
+            GOOD,
+            suite=suite,
+            policy="p",
+            checkpoint=f"hub/{suite}",
+            provenance={"precision": precision},
+        )
+        for precision in ("bf16", "4bit")
+        for suite in ("spatial", "object")
+    ]
+    made = comparison(*runs)
+    assert list(made.policies) == ["p (bf16)", "p (4bit)"] and set(made.average) == {"p (bf16)", "p (4bit)"}
+
+
+def test_runs_in_folders_of_one_name_are_told_apart_by_their_paths(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / part / "run", words, policy="p") for part, words in (("a", GOOD), ("b", POOR))]
+    assert [run.name for run in read_runs([str(run) for run in runs])] == [f"p ({run})" for run in runs]
 
 
 def test_what_cannot_be_read_or_named_is_refused_in_one_sentence(tmp_path: Path) -> None:
@@ -173,6 +195,17 @@ def test_episodes_from_other_starting_states_are_no_pairs(tmp_path: Path) -> Non
     assert texts(made, "Differences")[0][2] == "20 and 20, unpaired"
 
 
+def test_many_episodes_that_are_no_pairs_are_compared_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contrasts, "BOSCHLOO_TRIALS", 19)
+    one = make_run(tmp_path / "one", GOOD)
+    other = make_run(tmp_path / "other", POOR, provenance=stand_ins())
+    made = comparison(f"a={one}", f"b={other}", force=True)
+    (contrast,) = made.contrasts[SPATIAL]
+    assert contrast.test == "Fisher" and contrast.p == fisher_p((18, 20), (7, 20))
+    notes = " ".join(table(made, "Differences").notes)
+    assert "p: Fisher's exact test" in notes and "for more than 200 episodes a side" in notes
+
+
 def test_holm_corrects_within_a_suite_and_letters_follow(tmp_path: Path) -> None:
     words = {"a": "1" * 20, "b": "1" * 19 + "0", "c": "1" * 8 + "0" * 12, "d": "0" * 20}
     runs = [f"{name}={make_run(tmp_path / name, [word])}" for name, word in words.items()]
@@ -209,6 +242,17 @@ def test_the_mean_of_the_suites_needs_all_of_them(tmp_path: Path) -> None:
     (together,) = whole.contrasts[None]
     assert together.counts is not None and together.counts.pairs == 40
     assert set(whole.letters) == {SPATIAL, ("libero", "object"), None}
+
+
+def test_a_mean_of_nothing_is_not_the_best(tmp_path: Path) -> None:
+    runs = [
+        f"{name}={make_run(tmp_path / (name + suite), ['00'], suite=suite)}"
+        for name in "ab"
+        for suite in ("spatial", "goal")
+    ]
+    made = comparison(*runs)
+    assert [row[5].text for row in table(made, "Success").rows] == ["0.0 %"] * 2
+    assert not any(cell.bold for row in table(made, "Success").rows for cell in row)
 
 
 def test_the_best_is_bold_but_never_a_policy_that_reads_the_simulator(tmp_path: Path) -> None:
@@ -265,6 +309,12 @@ def test_published_rates_never_enter_the_tests(tmp_path: Path) -> None:
     made = comparison(f"a={one}", f"b={two}", published=True)
     assert made.contrasts == without.contrasts and made.letters == without.letters
     assert texts(made, "Success") == texts(without, "Success")
+
+
+def test_suites_without_published_rates_are_said(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", ["11"], benchmark="robosuite", suite="two-arm")
+    with pytest.raises(UserError, match=r"^--published knows rates on LIBERO's suites .* alone: leave it out\.$"):
+        comparison(run, published=True)
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,22 @@ def test_the_error_rate_is_kept_and_used(planned: int) -> None:
     assert test.false_positive_rate >= 0.03 or planned == 5
 
 
+def test_looks_after_every_initial_state_of_all_tasks_keep_the_error_rate_where_tasks_differ() -> None:
+    """As ``sequential_text`` counts pairs, for policies as good as each other, one of them better on the first tasks.
+
+    Looks while one task after the other is played tell them apart most of the time.
+    """
+    test, runs = SequentialTest(planned=100), 1000
+    draw = np.random.default_rng(7)
+    edge = np.repeat([0.3, -0.3], 5)  # by task
+    states = np.sign((draw.random((runs, 10, 10)) < 0.5 + edge).astype(int) - (draw.random((runs, 10, 10)) < 0.5))
+    by_task = states.transpose(0, 2, 1).reshape(runs, 100)
+    assert (stops(test, by_task)[1] != 0).mean() > 0.5
+    firsts, seconds = (np.cumsum((states == sign).sum(2), axis=1) for sign in (1, -1))  # (runs, 10), after each state
+    decided = np.vectorize(lambda first, second: test.verdict(first, second, 0) != "go on")(firsts, seconds)
+    assert decided.any(axis=1).mean() <= test.false_positive_rate
+
+
 def test_different_policies_are_told_apart_early_and_the_right_way_round() -> None:
     test = SequentialTest(planned=200)
     when, decisions = stops(test, wins(0.9, 0.6, 0.3, 200, 2000))

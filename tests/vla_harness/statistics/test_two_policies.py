@@ -8,6 +8,7 @@ import pytest
 from vla_harness.statistics import (
     PairCounts,
     boschloo_p,
+    fisher_p,
     mcnemar_p,
     paired_interval,
     paired_probability_better,
@@ -87,8 +88,14 @@ def test_boschloo_gives_the_published_p() -> None:
 
 
 def test_boschloo_is_stronger_than_fisher() -> None:
-    """Perondi et al. 2004, on which Fisher's exact test gives 0.054 and does not reject."""
+    """Perondi et al. 2004; Fagerland, Lydersen & Laake 2017, chapter 4: Fisher's exact test does not reject."""
+    assert fisher_p((7, 34), (1, 34)) == pytest.approx(0.054, abs=5e-4)
     assert 0.03 < boschloo_p((7, 34), (1, 34)) < 0.05
+
+
+def test_fisher_gives_the_published_p() -> None:
+    """The lady tasting tea (Fisher 1935): three of four cups of each kind; 17/70 on one side, doubled by symmetry."""
+    assert fisher_p((3, 4), (1, 4)) == pytest.approx(34 / 70)
 
 
 def test_the_probability_of_being_better_is_what_a_sample_of_the_posteriors_says() -> None:
