@@ -15,7 +15,7 @@ COMMANDS = {
     "replay": ("vla_harness.tools.replay", "play one stored episode again, to the same state, and film it"),
     "merge": ("vla_harness.tools.merge", "make one run of parts that were played apart"),
     "plan": ("vla_harness.tools.plan", "say how many workers and GPUs play so many episodes in a wanted time"),
-    "export": ("vla_harness.tools.export", "write a run's episodes as CSV or Parquet"),
+    "export": ("vla_harness.tools.export", "write a run's episodes as CSV, Parquet or a LeRobot dataset"),
 }
 
 _USAGE = "usage: python -m vla_harness COMMAND [--help]\n\ncommands:\n" + "\n".join(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,11 +36,11 @@ class Export:
     """File to write: .csv, or .parquet, which holds the actions and the policy's latencies as well. A name without an
     ending is a new folder for a LeRobot dataset (v2.1); every episode is played again for it."""
 
-    size: Annotated[str, arg(metavar="N|HxW")] = "256"
+    size: Annotated[str | None, arg(metavar="N|HxW", help_behavior_hint="(default: 256)")] = None
     """Height and width of a dataset's videos in pixels, even numbers, such as 256 or 240x320."""
 
     successes: bool = False
-    """Put only successful episodes into a dataset."""
+    """Write only the successful episodes."""
 
     assets: Annotated[
         str | None, arg(metavar="auto|hub|primitive|PATH", help_behavior_hint="(default: where the run found them)")
@@ -53,11 +53,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_options(Export, arguments, "vla-harness export")
     if options.out.suffix not in (*FORMATS, ""):
         raise UserError(f"--out is {options.out}: end its name in {', '.join(FORMATS)}, or give a folder's name.")
+    if options.out.suffix and (options.size or options.assets):
+        raise UserError("--size and --assets are for a dataset: give a folder's name, without an ending, as --out.")
     run = read_run(options.run)
+    if options.successes:
+        run = replace(run, results=tuple(result for result in run.results if result.outcome == "success"))
     if not options.out.suffix:
-        count = write_lerobot(run, options.out, frame_size(options.size), options.successes, options.assets)
+        count = write_lerobot(run, options.out, frame_size(options.size or "256"), options.assets)
         print(f"Written: {options.out} ({plural(count, 'episode')})")
         return DONE
+    if not run.results:
+        raise UserError(f"{run.path} has no episode to write.")
     with explain_write_errors(options.out):
         options.out.parent.mkdir(parents=True, exist_ok=True)
     FORMATS[options.out.suffix](run, options.out)
@@ -93,17 +99,17 @@ def episode_row(run: RecordedRun, result: EpisodeResult) -> dict[str, Any]:
 
 
 def write_csv(run: RecordedRun, path: Path) -> None:
-    """Write the rows as CSV. Raises UserError if the file cannot be written."""
+    """Write the rows, at least one, as CSV. Raises UserError if the file cannot be written."""
     rows = [episode_row(run, result) for result in run.results]
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, text.getvalue())
 
 
 def write_parquet(run: RecordedRun, path: Path) -> None:
-    """Write the rows as Parquet, with ``actions`` (steps x dim float32) and ``policy_ms`` (float64) as lists.
+    """Write the rows, at least one, as Parquet, with ``actions`` (steps x dim float32) and ``policy_ms`` as lists.
 
     Raises UserError if pyarrow is not installed or the file cannot be written.
     """
@@ -117,10 +123,9 @@ def write_parquet(run: RecordedRun, path: Path) -> None:
         for result in run.results
     ]
     table = pyarrow.Table.from_pylist(rows)
-    if rows:
-        column = table.schema.get_field_index("actions")
-        kind = pyarrow.list_(pyarrow.list_(pyarrow.float32()))
-        table = table.set_column(column, "actions", table.column("actions").cast(kind))
+    column = table.schema.get_field_index("actions")
+    kind = pyarrow.list_(pyarrow.list_(pyarrow.float32()))
+    table = table.set_column(column, "actions", table.column("actions").cast(kind))
     with explain_write_errors(path):
         parquet.write_table(table, path, compression="zstd")
 

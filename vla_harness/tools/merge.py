@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ from ..results import RecordedRun, RunFolder, read_run, write_reports
 from ..results.configuration import config_differences
 from ..results.database import connect, explain_database_errors
 from ..results.episode_rows import UPSERT, to_row
+from ..results.files import explain_write_errors
 from ..results.marks import shared_provenance
 from ..results.run_folder import MUST_AGREE, provenance_part
 from ..success_table import success_table
@@ -49,14 +51,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def merge_runs(runs: Sequence[RecordedRun], out: Path) -> dict[str, Any]:
-    """Write a run that holds the episodes and sittings of ``runs`` into ``out``, and return its summary.
+    """Write a run that holds the episodes, videos and sittings of ``runs`` into ``out``, and return its summary.
 
     An episode that several parts hold is taken once: a finished one before one that ended in an error. Raises UserError
-    when the parts do not belong together: another configuration, checkpoint, simulator or assets, or two finished
-    episodes of one name that ended differently.
+    for fewer than two parts or one given twice, and when they do not belong together: another configuration,
+    checkpoint, simulator or assets, or two finished episodes of one name that ended differently.
     """
     if len(runs) < 2:
         raise UserError("Give at least two runs to merge.")
+    places = [run.path.resolve() for run in runs]
+    for run, place in zip(runs, places, strict=True):
+        if places.count(place) > 1:
+            raise UserError(f"{run.path} is given twice: name each part once.")
     for run in runs[1:]:
         _require_same_evaluation(runs[0], run)
     chosen: dict[EpisodeKey, tuple[int, EpisodeResult]] = {}
@@ -76,6 +82,7 @@ def merge_runs(runs: Sequence[RecordedRun], out: Path) -> dict[str, Any]:
         "out": str(out),
     }
     RunFolder.create(out, config).close()
+    results = [(number, _with_its_video(result, runs[number].path, out)) for number, result in chosen.values()]
     with closing(connect(out)) as database, explain_database_errors(out), database:
         database.execute("DELETE FROM sittings")  # the merging is no sitting: the parts' own are
         numbers = {}
@@ -86,9 +93,20 @@ def merge_runs(runs: Sequence[RecordedRun], out: Path) -> dict[str, Any]:
                     "INSERT INTO sittings (started_at, wall_s, config, provenance) VALUES (?, ?, ?, ?)", values
                 )
                 numbers[number] = row.lastrowid
-        for number, result in chosen.values():
+        for number, result in results:
             database.execute(UPSERT, to_row(result) | {"sitting": numbers[number]})
     return write_reports(out)
+
+
+def _with_its_video(result: EpisodeResult, part: Path, out: Path) -> EpisodeResult:
+    """Copy the episode's video into the merged run; a result whose video is not there any more loses its link."""
+    if not result.video or not (part / result.video).is_file():
+        return replace(result, video="")
+    copy = out / result.video
+    with explain_write_errors(copy):
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(part / result.video, copy)
+    return result
 
 
 def _ending(result: EpisodeResult) -> tuple[str, str]:

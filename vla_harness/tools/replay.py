@@ -33,7 +33,7 @@ class Replay:
     video: Annotated[Path | None, arg(metavar="FILE.mp4", help_behavior_hint="(default: only check)")] = None
     """Film the episode into this file, at the speed of the robot."""
 
-    size: Annotated[str, arg(metavar="N|HxW")] = "512"
+    size: Annotated[str | None, arg(metavar="N|HxW", help_behavior_hint="(default: 512)")] = None
     """Height and width of the video in pixels, such as 512 or 480x640."""
 
     camera: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: the one from in front)")] = None
@@ -48,7 +48,11 @@ class Replay:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; ``arguments`` without the program's name. Returns the exit code."""
     options = parse_options(Replay, arguments, "vla-harness replay")
-    size = frame_size(options.size)
+    if options.video is None and (options.size or options.camera):
+        raise UserError("--size and --camera are for a video: give --video FILE.mp4 as well.")
+    if options.video is not None and options.video.suffix.lower() != ".mp4":
+        raise UserError(f"--video is {options.video}: end its name in .mp4.")
+    size = frame_size(options.size or "512")
     run = read_run(options.run)
     result = stored_episode(run, options.episode)
     with playback(run, options.assets) as player:

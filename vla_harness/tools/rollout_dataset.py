@@ -12,9 +12,7 @@ from ..rollout.jobs import Simulator
 from .playback import playback
 
 
-def write_lerobot(
-    run: RecordedRun, path: Path, size: tuple[int, int], successes_only: bool = False, assets: str | None = None
-) -> int:
+def write_lerobot(run: RecordedRun, path: Path, size: tuple[int, int], assets: str | None = None) -> int:
     """Write a LeRobot v2.1 dataset into ``path``, a new folder, and return its number of episodes.
 
     size: (height, width) of the videos in pixels, even numbers. A frame holds what a policy could have seen before an
@@ -27,11 +25,11 @@ def write_lerobot(
         from ..data import DatasetWriter, Feature, Modality, Part
     except ImportError as error:
         raise UserError(f"LeRobot datasets need {error.name}: run `pip install 'vla-harness[data]'`.") from None
-    chosen = [r for r in run.results if r.outcome == "success" or (r.outcome == "failure" and not successes_only)]
+    chosen = [result for result in run.results if result.outcome != "error"]
     if not chosen:
         raise UserError(f"{run.path} has no episode to write.")
-    if path.exists() and any(path.iterdir()):
-        raise UserError(f"{path} is not empty: give --out a new folder.")
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise UserError(f"{path} is there and no empty folder: give --out a new one.")
     with playback(run, assets) as player:
         interface = player.simulator(chosen[0].key.task_id).interface
         cameras = {camera: f"observation.images.{camera}" for camera in interface.cameras}

@@ -58,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_options(Show, arguments, "vla-harness show")
     if options.strips < 0 or options.seconds <= 0:
         raise UserError("--strips must be at least 0, and --seconds more than 0.")
+    if options.out is not None and options.out.suffix.lower() != ".png":
+        raise UserError(f"--out is {options.out}: end its name in .png.")
     run = read_run(options.run)
     print(success_table(summarize(run)))
     failures = [result for result in run.results if result.outcome == "failure"]

@@ -68,9 +68,11 @@ def test_replay_fails_when_the_state_is_another(run: Path, tmp_path: Path, capsy
     [
         (["--episode", "7/0"], "holds no episode 7/0"),
         (["--episode", "x"], "give TASK/STATE"),
-        (["--episode", "0/0", "--size", "9"], "pixels from 16 to 4096"),
-        (["--episode", "0/0", "--camera", "moon"], "the environment has agentview, wrist"),
+        (["--episode", "0/0", "--video", "x.mp4", "--size", "9"], "pixels from 16 to 4096"),
+        (["--episode", "0/0", "--video", "x.mp4", "--camera", "moon"], "the environment has agentview, wrist"),
         (["--episode", "0/0", "--assets", "auto"], "take no assets"),
+        (["--episode", "0/0", "--size", "64"], "are for a video: give --video"),
+        (["--episode", "0/0", "--video", "film.gif"], "end its name in .mp4"),
     ],
 )
 def test_replay_refuses_in_one_sentence(
@@ -110,6 +112,7 @@ def test_show_without_strips_draws_nothing_and_lists_errors(tmp_path: Path, caps
     assert "1 failure;" in shown and "spatial/0/2/7: The arm fell off." in shown
     assert not (path / "failures.png").exists()
     assert "--seconds" in refused(["show", str(path), "--seconds", "0"], capsys)
+    assert "end its name in .png" in refused(["show", str(path), "--out", "strip.pgn"], capsys)
 
 
 # merge
@@ -127,6 +130,19 @@ def test_merged_parts_are_the_whole_run(run: Path, tmp_path: Path, capsys: pytes
         one.wall_s for part in parts for one in read_run(part).sittings
     )
     assert (tmp_path / "merged" / "report.html").exists() and "pooled" in capsys.readouterr().out
+
+
+def test_merging_brings_the_videos_along(tmp_path: Path) -> None:
+    parts = [make_run(tmp_path / f"part{task}", ["-"] * task + ["11"], tasks=[task]) for task in (0, 1)]
+    for part in parts:
+        with closing(sqlite3.connect(part / "episodes.sqlite")) as database, database:
+            database.execute("UPDATE episodes SET video = 'videos/' || task_id || initial_state || '.mp4'")
+        (part / "videos").mkdir()
+        (part / "videos" / f"{part.name[-1]}0.mp4").write_text(part.name)  # the other one was deleted
+    assert main(["merge", *map(str, parts), "--out", str(tmp_path / "merged")]) == 0
+    videos = {str(result.key): result.video for result in read_run(tmp_path / "merged").results}
+    assert list(videos.values()) == ["videos/00.mp4", "", "videos/10.mp4", ""]
+    assert [(tmp_path / "merged" / video).read_text() for video in videos.values() if video] == ["part0", "part1"]
 
 
 def test_merging_takes_an_episode_once_and_a_finished_one_before_an_error(tmp_path: Path) -> None:
@@ -150,6 +166,7 @@ def test_what_does_not_belong_together_is_not_merged(tmp_path: Path, capsys: pyt
         assert sentence in refused(["merge", str(one), str(other), "--out", str(out)], capsys)
         assert not out.exists()
     assert "at least two" in refused(["merge", str(one), "--out", str(tmp_path / "merged")], capsys)
+    assert "given twice" in refused(["merge", str(one), f"{one}/", "--out", str(tmp_path / "merged")], capsys)
 
 
 # export
@@ -168,7 +185,16 @@ def test_export_holds_every_episode(run: Path, tmp_path: Path) -> None:
         assert tuple(line["policy_ms"]) == result.policy_ms and line["steps"] == result.steps
 
 
+def test_export_of_successes_leaves_the_others_out_of_a_table_too(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "run", ["e011"])
+    out = tmp_path / "run.csv"
+    for options, outcomes in (([], ["error", "failure", "success", "success"]), (["--successes"], ["success"] * 2)):
+        assert main(["export", str(path), "--out", str(out), *options]) == 0
+        assert [line["outcome"] for line in csv.DictReader(out.open())] == outcomes
+
+
 def test_export_refuses_an_unknown_ending(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "are for a dataset" in refused(["export", str(run), "--out", "run.csv", "--size", "64"], capsys)
     assert "end its name in .csv, .parquet, or give a folder" in refused(
         ["export", str(run), "--out", "run.xlsx"], capsys
     )
@@ -196,6 +222,8 @@ def test_a_dataset_of_successes_leaves_the_failures_out(
     assert main(["export", str(run), "--out", str(out), "--successes", "--size", "16"]) == 0
     successes = [result for result in read_run(run).results if result.outcome == "success"]
     assert [record.length for record in open_dataset(out).episodes] == [result.steps for result in successes]
-    assert "is not empty" in refused(["export", str(run), "--out", str(out)], capsys)
+    assert "no empty folder" in refused(["export", str(run), "--out", str(out)], capsys)
+    (tmp_path / "file").write_text("")
+    assert "no empty folder" in refused(["export", str(run), "--out", str(tmp_path / "file")], capsys)
     failed = make_run(tmp_path / "failed", ["00"])
     assert "no episode" in refused(["export", str(failed), "--out", str(tmp_path / "x"), "--successes"], capsys)
