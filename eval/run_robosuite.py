@@ -31,8 +31,11 @@ class RunRobosuite(RunOptions):
     robot: Annotated[str, arg(metavar="{Panda,Sawyer,IIWA,Jaco,Kinova3,UR5e}")] = "Panda"
     """Robot, or two with a comma between for the suite two-arm."""
 
-    controller: Annotated[str, arg(metavar="{OSC_POSE,OSC_POSITION}")] = "OSC_POSE"
-    """What turns actions into torques, at robosuite's usual settings for it."""
+    controller: Annotated[str, arg(metavar="{OSC_POSE,OSC_POSITION,JOINT_POSITION,JOINT_VELOCITY,JOINT_TORQUE}")] = (
+        "OSC_POSE"
+    )
+    """What turns actions into torques, at robosuite's usual settings for it. The first two take motions of the hand, as
+    most policies write them; the others take the joints' changes, velocities or torques."""
 
     policy: Annotated[str, arg(metavar=f"{{{','.join(available_policies())}}}")] = "scripted"
     """What acts; the policy that comes with the package has learned LIBERO's tasks and no others."""

@@ -2,11 +2,12 @@
 
 from .errors import UserError
 from .registry import available_policies, load_policy
-from .types import ActionConvention, EnvironmentSpec, Observation, Policy, PolicySpec
+from .types import ActionConvention, EnvironmentSpec, JointConvention, Observation, Policy, PolicySpec
 
 __all__ = [
     "ActionConvention",
     "EnvironmentSpec",
+    "JointConvention",
     "Observation",
     "Policy",
     "PolicySpec",

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 
 import numpy as np
 from scipy.spatial.transform import Rotation as SciPyRotation
 
 from .errors import ConventionError
-from .types import ActionConvention, EnvironmentSpec, ImageOrientation, PolicySpec
+from .types import ActionConvention, EnvironmentSpec, ImageOrientation, JointConvention, PolicySpec
 
 _FLIPS: dict[ImageOrientation, tuple[bool, bool]] = {  # (top to bottom, left to right), relative to upright
     "upright": (False, False),
@@ -67,6 +68,15 @@ DERIVED_STATE: dict[str, tuple[str, int, Callable[[np.ndarray], np.ndarray]]] = 
 """State parts that follow from another part: name -> (from, length, function of that part)."""
 
 
+_MODES = {
+    "delta": "changes of a hand's pose",
+    "absolute": "poses of a hand",
+    "joint_delta": "changes of joint positions",
+    "joint_velocity": "joint velocities",
+    "joint_torque": "joint torques",
+}
+
+
 class Adapter:
     """What stands between one environment and one policy: ``state`` on the way in, ``actions`` on the way back.
 
@@ -81,11 +91,8 @@ class Adapter:
         names = f"the policy {policy.name!r}", f"the environment {environment_name!r}"
         _check_cameras(environment, policy, names)
         _check_state(environment, policy, names)
-        _check_actions(environment.action, policy.action, names)
-        self._rotation = _rotation_conversion(policy.action, environment.action)
-        self._translation = policy.action.translation_unit / environment.action.translation_unit
-        self._gripper = _gripper_conversion(policy.action, environment.action)
-        self.is_identity = self._rotation is None and self._translation == 1.0 and self._gripper is None
+        self._convert = _action_conversion(policy.action, environment.action, names)
+        self.is_identity = self._convert is None
 
     def state(self, proprioception: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return (D,) float32: the parts the policy reads, concatenated in its order; (0,) when it reads none."""
@@ -109,16 +116,9 @@ class Adapter:
                 f"The policy {self.policy.name!r} returned {chunk[row, entry]} as entry {entry} of action {row} of its"
                 " chunk, and a robot takes finite numbers only."
             )
-        if self.is_identity:
+        if self._convert is None:
             return np.ascontiguousarray(chunk, np.float32)
-        wide = np.asarray(chunk, np.float64).reshape(-1, self.policy.action.arm_dim)  # a row for each arm
-        translation, rotation, gripper = wide[:, :3] * self._translation, wide[:, 3:-1], wide[:, -1:]
-        if self._rotation is not None:
-            rotation = self._rotation(rotation)
-        if self._gripper is not None:
-            gripper = self._gripper(gripper)
-        converted = np.concatenate([translation, rotation, gripper], axis=1).astype(np.float32)
-        return converted.reshape(len(chunk), self.environment.action.dim)
+        return self._convert(np.asarray(chunk, np.float64)).astype(np.float32)
 
 
 def _check_cameras(environment: EnvironmentSpec, policy: PolicySpec, names: tuple[str, str]) -> None:
@@ -142,7 +142,59 @@ def _check_state(environment: EnvironmentSpec, policy: PolicySpec, names: tuple[
             )
 
 
-def _check_actions(environment: ActionConvention, policy: ActionConvention, names: tuple[str, str]) -> None:
+def _action_conversion(
+    policy: ActionConvention | JointConvention, environment: ActionConvention | JointConvention, names: tuple[str, str]
+) -> Callable[[np.ndarray], np.ndarray] | None:
+    """Return the function of (n, dim) float64 actions, or None when there is nothing to convert."""
+    if isinstance(policy, JointConvention) or isinstance(environment, JointConvention):
+        _check_joints(policy, environment, names)
+        return None
+    _check_poses(policy, environment, names)
+    scale = policy.translation_unit / environment.translation_unit
+    convert_rotation = _rotation_conversion(policy, environment)
+    convert_gripper = _gripper_conversion(policy, environment)
+    if scale == 1.0 and convert_rotation is None and convert_gripper is None:
+        return None
+    arm_dim, dim = policy.arm_dim, environment.dim
+
+    def convert(chunk: np.ndarray) -> np.ndarray:
+        arms = chunk.reshape(-1, arm_dim)  # a row for each arm
+        translation, rotation, gripper = arms[:, :3] * scale, arms[:, 3:-1], arms[:, -1:]
+        if convert_rotation is not None:
+            rotation = convert_rotation(rotation)
+        if convert_gripper is not None:
+            gripper = convert_gripper(gripper)
+        return np.concatenate([translation, rotation, gripper], axis=1).reshape(len(chunk), dim)
+
+    return convert
+
+
+def _check_joints(
+    policy: ActionConvention | JointConvention, environment: ActionConvention | JointConvention, names: tuple[str, str]
+) -> None:
+    """Refuse all but equal conventions: nothing is converted to joints, from joints or between them."""
+    _check_modes(policy, environment, names)
+    for field in fields(policy):
+        ours, theirs = getattr(policy, field.name), getattr(environment, field.name)
+        if ours != theirs:
+            raise ConventionError(
+                f"{_capital(names[0])} states {ours} as its action.{field.name}, {names[1]} states {theirs}: use a"
+                " policy or an environment whose joints agree."
+            )
+
+
+def _check_modes(
+    policy: ActionConvention | JointConvention, environment: ActionConvention | JointConvention, names: tuple[str, str]
+) -> None:
+    if policy.mode != environment.mode:
+        raise ConventionError(
+            f"{_capital(names[0])} writes {_MODES[policy.mode]}, {names[1]} takes {_MODES[environment.mode]}"
+            " (action.mode), and no conversion between the two is known: use a policy or an environment whose modes"
+            " agree."
+        )
+
+
+def _check_poses(policy: ActionConvention, environment: ActionConvention, names: tuple[str, str]) -> None:
     for convention, name in ((policy, names[0]), (environment, names[1])):
         for field in ("translation_unit", "rotation_unit"):
             value = getattr(convention, field)
@@ -164,12 +216,7 @@ def _check_actions(environment: ActionConvention, policy: ActionConvention, name
                 f" action.gripper_closed, so the grippers of {names[0]} and {names[1]} cannot be joined:"
                 " state two different numbers."
             )
-    if policy.mode != environment.mode:
-        raise ConventionError(
-            f"{_capital(names[0])} writes {policy.mode} actions, {names[1]} takes {environment.mode} ones"
-            " (action.mode), and no conversion between the two is known: use a policy or an environment whose modes"
-            " agree."
-        )
+    _check_modes(policy, environment, names)
     if policy.arms != environment.arms:
         raise ConventionError(
             f"{_capital(names[0])} moves {_arms(policy)}, {names[1]} has {_arms(environment)} (action.arms): use a"

@@ -208,7 +208,8 @@ def evaluate(options: RunOptions, suite: Suite) -> int:
     path = _run_path(options, plan)
     resuming = options.resume and (path / CONFIG).exists()
     with RunFolder.open(path, plan.config) if resuming else RunFolder.create(path, plan.config) as folder:
-        environment = {"id": suite.gymnasium_id, "options": dict(site.options)}  # what plays an episode again
+        action = asdict(plan.tasks[0].interface.action)
+        environment = {"id": suite.gymnasium_id, "options": dict(site.options), "action": action}  # to play them again
         provenance = collect_provenance(plan.crew, site.assets, site.gl_backend) | {"environment": environment}
         folder.record_provenance(provenance)
         for name, value in _description(options, plan, path, resuming):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -47,7 +48,7 @@ class Observation:
 
 @dataclass(frozen=True)
 class ActionConvention:
-    """The meaning of an action vector: [translation 3 | rotation | gripper 1], one after the other for each arm.
+    """The meaning of an action vector that moves hands: [translation 3 | rotation | gripper 1], arm after arm.
 
     mode: "delta" (relative to the current end-effector pose, world axes) or "absolute" (world pose, metres).
     translation_unit: metres per 1.0 of a translation entry.
@@ -77,6 +78,39 @@ class ActionConvention:
         """Length of the action vector."""
         return self.arms * self.arm_dim
 
+    @property
+    def gripper_entries(self) -> tuple[int, ...]:
+        """Where in the action vector the grippers' entries are."""
+        return tuple(range(self.arm_dim - 1, self.dim, self.arm_dim))
+
+
+@dataclass(frozen=True)
+class JointConvention:
+    """The meaning of an action vector that commands joints: [an entry per joint | gripper 1], arm after arm.
+
+    mode: "joint_delta" (radians from the joint's present position), "joint_velocity" (radians per second) or
+    "joint_torque" (newton metres, beside those that hold the arm against gravity).
+    unit: of that, per 1.0 of a joint's entry.
+    gripper_open, gripper_closed: values of an arm's last entry that open and close its gripper.
+    joints: how many each arm has.
+    """
+
+    mode: Literal["joint_delta", "joint_velocity", "joint_torque"]
+    unit: float
+    gripper_open: float
+    gripper_closed: float
+    joints: tuple[int, ...]
+
+    @property
+    def dim(self) -> int:
+        """Length of the action vector."""
+        return sum(self.joints) + len(self.joints)
+
+    @property
+    def gripper_entries(self) -> tuple[int, ...]:
+        """Where in the action vector the grippers' entries are."""
+        return tuple(end - 1 for end in accumulate(count + 1 for count in self.joints))
+
 
 DELTA_EEF_POSE = ActionConvention(
     mode="delta",
@@ -105,7 +139,7 @@ class PolicySpec:
     """
 
     name: str
-    action: ActionConvention
+    action: ActionConvention | JointConvention
     cameras: tuple[str, ...] = ()
     image_size: tuple[int, int] | None = None
     image_orientation: ImageOrientation = "upright"
@@ -127,7 +161,7 @@ class EnvironmentSpec:
 
     cameras: tuple[str, ...]
     state: Mapping[str, int]
-    action: ActionConvention
+    action: ActionConvention | JointConvention
     control_hz: float
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vla_harness.errors import UserError
-from vla_harness.types import DELTA_EEF_POSE, ActionConvention, EnvironmentSpec
+from vla_harness.types import DELTA_EEF_POSE, ActionConvention, EnvironmentSpec, JointConvention
 
 INITIAL_STATES = 50
 CONTROL_HZ = 20.0
@@ -69,13 +69,16 @@ ROBOTS = {
     "UR5e": Robot(6, 6),
 }
 
-CONTROLLERS = {
+CONTROLLERS: dict[str, ActionConvention | JointConvention] = {
     "OSC_POSE": DELTA_EEF_POSE,
     "OSC_POSITION": ActionConvention(
         mode="delta", translation_unit=0.05, rotation="none", rotation_unit=1.0, gripper_open=-1.0, gripper_closed=1.0
     ),
+    "JOINT_POSITION": JointConvention("joint_delta", 0.05, gripper_open=-1.0, gripper_closed=1.0, joints=()),
+    "JOINT_VELOCITY": JointConvention("joint_velocity", 0.5, gripper_open=-1.0, gripper_closed=1.0, joints=()),
+    "JOINT_TORQUE": JointConvention("joint_torque", 0.1, gripper_open=-1.0, gripper_closed=1.0, joints=()),
 }
-"""robosuite's name for a controller -> the meaning of one arm's actions, at the controller's usual scale."""
+"""robosuite's name for a controller -> the meaning of its actions at its usual scale, before the arms are known."""
 
 
 def suite_tasks(suite: str) -> tuple[RobosuiteTask, ...]:
@@ -127,14 +130,19 @@ def state_parts(task: RobosuiteTask, robots: tuple[str, ...]) -> dict[str, tuple
 def interface(task: RobosuiteTask, robots: tuple[str, ...], controller: str) -> EnvironmentSpec:
     """Return what the task offers and takes with these robots; raises UserError for an unknown controller."""
     if controller not in CONTROLLERS:
-        raise UserError(
-            f"The harness knows no convention for actions of the controller {controller!r}:"
-            f" choose one of {', '.join(CONTROLLERS)}."
-        )
+        why = f"There is no controller {controller!r}"
+        if controller == "IK_POSE":
+            why = "The controller IK_POSE needs pybullet, which does not come with the harness"
+        raise UserError(f"{why}: choose one of {', '.join(CONTROLLERS)}.")
+    action = CONTROLLERS[controller]
+    if isinstance(action, JointConvention):
+        action = replace(action, joints=tuple(ROBOTS[name].joints for name in robots))
+    else:
+        action = replace(action, arms=task.arms)
     return EnvironmentSpec(
         cameras=tuple(cameras(task)),
         state={name: length for name, (_, length) in state_parts(task, robots).items()},
-        action=replace(CONTROLLERS[controller], arms=task.arms),
+        action=action,
         control_hz=CONTROL_HZ,
     )
 

@@ -29,7 +29,7 @@ class RobosuiteEpisodes:
     draws at a reset from the initial state's number. numpy keeps the numbers of its old generator, which robosuite
     draws from, so the states are the same everywhere; those of the usual robots are stored all the same.
 
-    task: of ``benchmark.SUITES``. robots: one for each arm. controller: "OSC_POSE" or "OSC_POSITION".
+    task: of ``benchmark.SUITES``. robots: one for each arm. controller: of ``benchmark.CONTROLLERS``.
     """
 
     def __init__(self, task: RobosuiteTask, robots: tuple[str, ...], controller: str, stored: bool = True) -> None:

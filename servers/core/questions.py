@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 import numpy as np
 
 from vla_harness.conventions import DERIVED_STATE
-from vla_harness.types import Observation, Policy, PolicySpec
+from vla_harness.types import JointConvention, Observation, Policy, PolicySpec
 
 _STATE_LENGTHS = {"eef_pos": 3, "eef_quat_xyzw": 4, "gripper_qpos": 2, "joint_pos": 7} | {
     name: length for name, (_, length, _) in DERIVED_STATE.items()
@@ -110,8 +110,9 @@ def ask_policy(policy: Policy, questions: Sequence[Question]) -> list[Any]:
     else:
         observations = [cast(Act, question).observation for question in questions]
         actions = np.asarray(policy.act(observations), np.float32)
-        stated = math.isfinite(policy.spec.action.translation_unit)  # else joint positions and the like, of any number
-        dim = policy.spec.action.dim if stated else actions.shape[-1]
+        action = policy.spec.action
+        stated = isinstance(action, JointConvention) or math.isfinite(action.translation_unit)  # else of any number
+        dim = action.dim if stated else actions.shape[-1]
         wanted = (len(questions), policy.spec.horizon, dim)
         if actions.shape != wanted:
             raise RuntimeError(f"the policy returned actions of shape {actions.shape}, not {wanted}")

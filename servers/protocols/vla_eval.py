@@ -14,7 +14,7 @@ import numpy as np
 from fastapi import WebSocket
 
 from vla_harness import __version__
-from vla_harness.types import PolicySpec
+from vla_harness.types import ActionConvention, PolicySpec
 
 from ..core import fields
 from ..core.questions import Act, state_length
@@ -152,6 +152,7 @@ def _hello(service: ActionService) -> dict[str, Any]:
 def _action_spec(spec: PolicySpec) -> dict[str, Any]:
     """Return the action's convention in vla-eval's words, so that its harness warns when they do not fit."""
     action = spec.action
+    assert isinstance(action, ActionConvention)  # policies write joint actions for an environment only, not for clients
     gripper = _GRIPPERS.get((action.gripper_open, action.gripper_closed), "raw")
     return {
         "position": {"name": "position", "dims": 3, "format": f"{action.mode}_xyz"},

@@ -11,9 +11,10 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from numpy.typing import NDArray
 
-from vla_harness.envs.robosuite.benchmark import SUITES, suite_tasks
+from vla_harness.envs.robosuite.benchmark import CONTROLLERS, SUITES, suite_tasks
 from vla_harness.envs.robosuite.environment import RobosuiteEnv
 from vla_harness.errors import UserError
+from vla_harness.types import JointConvention
 
 TASKS = [(suite, task) for suite, tasks in SUITES.items() for task in tasks]
 
@@ -137,6 +138,47 @@ def test_a_position_controller_takes_no_rotation_and_points_the_hand_down() -> N
     assert abs(after["eef_quat_xyzw"][0]) > 0.999 > abs(before["eef_quat_xyzw"][0])
 
 
+def test_units_are_those_of_robosuites_own_settings() -> None:
+    import robosuite
+
+    for controller, convention in CONTROLLERS.items():
+        config = robosuite.load_controller_config(default_controller=controller)
+        if isinstance(convention, JointConvention):
+            wide: Any = convention.unit
+        else:
+            wide = [convention.translation_unit] * 3 + [convention.rotation_unit] * (convention.arm_dim - 4)
+        assert (config["output_max"], config["input_max"], config["input_min"]) == (wide, 1, -1)
+        np.testing.assert_array_equal(config["output_min"], -np.array(wide))
+
+
+@pytest.mark.parametrize(
+    ("controller", "least", "most"),  # radians in half a second at 1.0; 0.1 Nm are as much as the joint's friction
+    [("JOINT_POSITION", 0.05, 0.1), ("JOINT_VELOCITY", 0.2, 0.25), ("JOINT_TORQUE", 1e-5, 1e-3)],
+)
+def test_a_joint_controller_moves_the_joint_that_is_asked(controller: str, least: float, most: float) -> None:
+    environment = make("single-arm", task=0, controller=controller)
+    assert environment.interface.action.dim == 8 == environment.action_space.shape[0]  # type: ignore[index]
+    before, _ = environment.reset(options={"initial_state": 0})
+    for _ in range(10):
+        after, *_ = environment.step(np.array([0, 0, 0, 0, 0, 0, 1, 1], np.float32))
+    moved = after["joint_pos"] - before["joint_pos"]
+    assert least < moved[6] < most and np.abs(moved[:6]).max() < 0.1 * moved[6]
+    assert np.abs(after["gripper_qpos"]).max() < np.abs(before["gripper_qpos"]).max() - 0.01
+    # Episodes do not know of each other, though these controllers remember errors and goals.
+    assert play(environment, 4) != play(environment, 3) == play(environment, 3)
+
+
+def test_each_arm_has_an_entry_for_each_of_its_joints() -> None:
+    both = make("two-arm", task=0, robot="Panda,UR5e", controller="JOINT_VELOCITY")
+    convention = both.interface.action
+    assert isinstance(convention, JointConvention) and convention.joints == (7, 6) and convention.dim == 8 + 7
+    before, _ = both.reset(options={"initial_state": 0})
+    for _ in range(8):
+        after, *_ = both.step(np.eye(15, dtype=np.float32)[8])  # the UR5e's first joint
+    assert after["robot1_joint_pos"][0] - before["robot1_joint_pos"][0] > 0.1
+    np.testing.assert_allclose(after["robot0_joint_pos"], before["robot0_joint_pos"], atol=0.01)
+
+
 def test_arms_move_apart_from_each_other() -> None:
     environment = make("two-arm", task=1)  # its second arm's entries begin after a gripper's that has no effect
     before, _ = environment.reset(options={"initial_state": 0})
@@ -162,7 +204,8 @@ def test_what_a_user_gets_wrong_is_said_in_one_sentence() -> None:
         ("single-arm", {"robot": "Baxter"}, "no robot 'Baxter'.*choose one of Panda, Sawyer"),
         ("single-arm", {"robot": "Panda,Panda"}, "have 1 arm: name one for each"),
         ("two-arm", {"robot": "Panda,Panda,Panda"}, "have 2 arms: name one for each"),
-        ("single-arm", {"controller": "JOINT_VELOCITY"}, "choose one of OSC_POSE, OSC_POSITION"),
+        ("single-arm", {"controller": "IK_POSE"}, "needs pybullet, .*: choose one of OSC_POSE, OSC_POSITION"),
+        ("single-arm", {"controller": "OSC_YAW"}, "no controller 'OSC_YAW': choose one of OSC_POSE, OSC_POSITION"),
     ):
         with pytest.raises(UserError, match=words):
             make(suite, **options)

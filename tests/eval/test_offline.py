@@ -12,7 +12,7 @@ import pytest
 
 from tests.vla_harness.data.test_libero_hdf5 import write as write_hdf5
 from tests.vla_harness.groot.goldens import CHECKPOINT, TOKENIZER
-from tests.vla_harness.groot.test_run import libero_metadata
+from tests.vla_harness.groot.libero_checkpoint import libero_metadata
 from tests.vla_harness.openvla.tiny_checkpoint import write_tiny_checkpoint
 from vla_harness import load_policy
 from vla_harness.data import DatasetWriter, Episode, Feature, Modality, Part, open_dataset

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from vla_harness.__main__ import main as vla_harness
+from vla_harness.eval.compare import main as compare
 from vla_harness.eval.run_robosuite import RunRobosuite, main
 from vla_harness.policies.basic import NoopPolicy
 from vla_harness.protocols import PROTOCOLS
@@ -74,6 +75,36 @@ def test_a_run_of_two_arms_leaves_the_same_results_and_its_tools_work_on_it(
     assert play(again, *options) == 0 and substance(again) == substance(path)
 
 
+def test_joint_controllers_play_and_their_runs_are_not_mixed_with_others(
+    short: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    joints, again, pose = (tmp_path / name for name in ("joints", "again", "pose"))
+    choice = ["--suite", "single-arm", "--tasks", "0", "--robot", "UR5e"]  # six joints have as many entries as a pose
+    replay = ["--policy", "replay", "--checkpoint", str(joints)]
+    assert play(joints, *choice, "--policy", "random", "--controller", "JOINT_POSITION") == 0
+    assert play(again, *choice, *replay, "--controller", "JOINT_POSITION") == 0
+    assert substance(again) == substance(joints) and read_run(joints).results[0].actions.shape == (STEPS, 7)
+    assert play(pose, *choice, "--policy", "random") == 0
+    capfd.readouterr()
+    assert play(tmp_path / "other", *choice, *replay) == 2
+    assert play(pose, *choice, "--policy", "random", "--controller", "JOINT_TORQUE", "--resume") == 2
+    assert compare([str(joints), str(pose)]) == 2
+    assert vla_harness(["merge", str(joints), str(pose), "--out", str(tmp_path / "both")]) == 2
+    refusals = capfd.readouterr().err.splitlines()
+    assert len(refusals) == 4
+    for refusal, words in zip(
+        refusals,
+        (
+            "(action.mode is joint_delta there and delta here)",
+            "was started with another controller",
+            "has robot UR5e, controller JOINT_POSITION: compare runs that agree",
+            "they differ in controller",
+        ),
+        strict=True,
+    ):
+        assert words in refusal
+
+
 def test_a_policy_that_sees_plays_one_arm_and_its_rollouts_become_a_dataset(short: None, tmp_path: Path) -> None:
     path = tmp_path / "run"
     assert play(path, "--suite", "single-arm", "--tasks", "5", "--policy", "seeing") == 0
@@ -107,12 +138,16 @@ BAD_USAGE = [
         ("--suite", "single-arm", "--policy", "scripted", "--controller", "OSC_POSITION", "--tasks", "0"),
         "writes rotations as axis_angle",
     ),
+    (
+        ("--suite", "single-arm", "--policy", "scripted", "--controller", "JOINT_TORQUE", "--tasks", "0"),
+        "writes changes of a hand's pose, the environment 'robosuite/single-arm' takes joint torques (action.mode)",
+    ),
     (("--suite", "single-arm", "--policy", "seeing"), "the environment 'robosuite/single-arm Wipe' does not report"),
     (("--suite", "single-arm", "--policy", "seeing", "--robot", "UR5e", "--tasks", "0"), "'gripper_qpos' (state_keys)"),
     (("--suite", "two-arm", "--policy", "seeing"), "reads the camera 'wrist' (cameras)"),
     (("--suite", "two-arm", "--policy", "noop", "--robot", "Panda,Panda,Panda"), "name one for each"),
     (("--suite", "single-arm", "--policy", "noop", "--robot", "Baxter"), "choose one of Panda, Sawyer"),
-    (("--suite", "single-arm", "--policy", "noop", "--controller", "IK_POSE"), "choose one of OSC_POSE, OSC_POSITION"),
+    (("--suite", "single-arm", "--policy", "noop", "--controller", "IK_POSE"), "needs pybullet"),
     (("--suite", "single-arm", "--policy", "noop", "--protocol", "openvla"), "says nothing of the suite 'single-arm'"),
     (("--suite", "single-arm", "--policy", "noop", "--trials", "51"), "the tasks have 50 initial states"),
 ]

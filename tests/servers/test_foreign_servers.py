@@ -35,6 +35,7 @@ from vla_harness.envs.libero.environment import INTERFACE
 from vla_harness.errors import ConventionError
 from vla_harness.servers.remote.policy import RemotePolicy
 from vla_harness.servers.wire.codecs import GROOT
+from vla_harness.types import ActionConvention
 
 
 class ModelServer(PredictModelServer):
@@ -168,4 +169,5 @@ def test_groots_server_with_liberos_names() -> None:
     data = asked[1]["data"]
     assert data["annotation.human.action.task_description"] == ["open the drawer"]
     assert data["video.image"].shape == (1, 32, 32, 3) and data["state.gripper"].shape == (1, 2)
-    assert remote.spec.action.gripper_open == 1.0 and remote.spec.action.gripper_binary
+    action = remote.spec.action
+    assert isinstance(action, ActionConvention) and action.gripper_open == 1.0 and action.gripper_binary

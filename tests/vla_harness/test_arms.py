@@ -1,4 +1,4 @@
-"""Conventions of several arms, and of hands that keep no orientation of their own."""
+"""Conventions of several arms, of hands that keep no orientation of their own, and of joints."""
 
 from __future__ import annotations
 
@@ -10,15 +10,23 @@ import pytest
 from vla_harness.conventions import Adapter
 from vla_harness.errors import ConventionError, UserError
 from vla_harness.registry import load_policy, typed_options
-from vla_harness.types import DELTA_EEF_POSE, ActionConvention, EnvironmentSpec, Observation, PolicySpec
+from vla_harness.types import (
+    DELTA_EEF_POSE,
+    ActionConvention,
+    EnvironmentSpec,
+    JointConvention,
+    Observation,
+    PolicySpec,
+)
 
 ONE = replace(DELTA_EEF_POSE, gripper_open=0.0, gripper_closed=1.0, translation_unit=0.1)
 TWO = replace(DELTA_EEF_POSE, arms=2)
 NO_ROTATION = replace(DELTA_EEF_POSE, rotation="none", rotation_unit=1.0)
+JOINTS = JointConvention("joint_velocity", 0.5, gripper_open=-1.0, gripper_closed=1.0, joints=(7, 6))
 SEEN = Observation({}, np.zeros(0, np.float32), "", "two-arm/0/0/7", 0)
 
 
-def adapter(policy: ActionConvention, environment: ActionConvention) -> Adapter:
+def adapter(policy: ActionConvention | JointConvention, environment: ActionConvention | JointConvention) -> Adapter:
     offered = EnvironmentSpec((), {}, environment, 20.0)
     return Adapter(offered, PolicySpec("toy", policy), "robosuite/two-arm")
 
@@ -45,22 +53,33 @@ def test_hands_without_a_rotation_are_converted_too() -> None:
         (DELTA_EEF_POSE, NO_ROTATION, "writes rotations as axis_angle, the .* takes them as none .action.rotation."),
         (NO_ROTATION, DELTA_EEF_POSE, "writes rotations as none, the .* takes them as axis_angle .action.rotation."),
         (replace(NO_ROTATION, rotation_unit=0.5), NO_ROTATION, "none entries have no unit"),
+        (TWO, JOINTS, "'toy' writes changes of a hand's pose, the .* takes joint velocities .action.mode., and no"),
+        (JOINTS, TWO, "'toy' writes joint velocities, the .* takes changes of a hand's pose .action.mode., and no"),
+        (replace(JOINTS, mode="joint_delta"), JOINTS, "writes changes of joint positions, the .* takes joint velocit"),
+        (replace(JOINTS, unit=1.0), JOINTS, "states 1.0 as its action.unit, the .* states 0.5: use"),
+        (replace(JOINTS, joints=(7, 7)), JOINTS, r"states \(7, 7\) as its action.joints, the .* states \(7, 6\): use"),
     ],
 )
-def test_what_does_not_fit_is_named(policy: ActionConvention, environment: ActionConvention, words: str) -> None:
+def test_what_does_not_fit_is_named(
+    policy: ActionConvention | JointConvention, environment: ActionConvention | JointConvention, words: str
+) -> None:
     with pytest.raises(ConventionError, match=words):
         adapter(policy, environment)
 
 
-@pytest.mark.parametrize("convention", [TWO, NO_ROTATION])
-def test_policies_without_a_model_write_what_the_environment_takes(convention: ActionConvention) -> None:
+@pytest.mark.parametrize(
+    ("convention", "grippers", "dim"), [(TWO, (6, 13), 14), (NO_ROTATION, (3,), 4), (JOINTS, (7, 14), 15)]
+)
+def test_policies_without_a_model_write_what_the_environment_takes(
+    convention: ActionConvention | JointConvention, grippers: tuple[int, ...], dim: int
+) -> None:
     for name in ("noop", "random"):
         policy = load_policy(name, action=convention)
         assert adapter(policy.spec.action, convention).is_identity
         actions = policy.act([SEEN, SEEN])
-        assert actions.shape == (2, 1, convention.dim)
-    grippers = load_policy("noop", action=convention).act([SEEN]).reshape(convention.arms, -1)
-    np.testing.assert_array_equal(grippers, [[0.0] * (convention.arm_dim - 1) + [-1.0]] * convention.arms)
+        assert actions.shape == (2, 1, dim)
+    (still,) = load_policy("noop", action=convention).act([SEEN])[0]
+    np.testing.assert_array_equal(still, [-1.0 if entry in grippers else 0.0 for entry in range(dim)])
 
 
 def test_the_environments_convention_is_no_option_of_the_command() -> None:

@@ -6,28 +6,36 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..types import DELTA_EEF_POSE, ActionConvention, Observation, Policy, PolicySpec, random_generator
+from ..types import (
+    DELTA_EEF_POSE,
+    ActionConvention,
+    JointConvention,
+    Observation,
+    Policy,
+    PolicySpec,
+    random_generator,
+)
 
 
 class NoopPolicy(Policy):
     """Stands still with open grippers."""
 
-    def __init__(self, action: ActionConvention = DELTA_EEF_POSE) -> None:
-        """Write ``action``s, which are deltas."""
+    def __init__(self, action: ActionConvention | JointConvention = DELTA_EEF_POSE) -> None:
+        """Write ``action``s; 0 must mean no motion in them, as in deltas, velocities and torques."""
         self.spec = PolicySpec("noop", action)
 
     def act(self, observations: Sequence[Observation]) -> np.ndarray:
         """Return (batch, 1, dim) float32: no motion, grippers open."""
         convention = self.spec.action
-        actions = np.zeros((len(observations), 1, convention.arms, convention.arm_dim), np.float32)
-        actions[..., -1] = convention.gripper_open
-        return actions.reshape(len(observations), 1, convention.dim)
+        actions = np.zeros((len(observations), 1, convention.dim), np.float32)
+        actions[..., convention.gripper_entries] = convention.gripper_open
+        return actions
 
 
 class RandomPolicy(Policy):
     """Draws every entry of every action uniformly from [-1, 1)."""
 
-    def __init__(self, seed: int = 0, action: ActionConvention = DELTA_EEF_POSE) -> None:
+    def __init__(self, seed: int = 0, action: ActionConvention | JointConvention = DELTA_EEF_POSE) -> None:
         """Draw ``action``s from (``seed``, episode, step); the run's own seed is part of the episode's name."""
         self.spec = PolicySpec("random", action)
         self._seed = seed

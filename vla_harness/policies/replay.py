@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,9 @@ import numpy as np
 
 from ..errors import UserError
 from ..results import read_run
+from ..results.marks import shared_provenance
 from ..results.run_folder import DATABASE
-from ..types import DELTA_EEF_POSE, ActionConvention, Observation, Policy, PolicySpec
+from ..types import DELTA_EEF_POSE, ActionConvention, JointConvention, Observation, Policy, PolicySpec
 
 
 class ReplayPolicy(Policy):
@@ -22,16 +25,26 @@ class ReplayPolicy(Policy):
     the same states, outcome and length.
     """
 
-    def __init__(self, checkpoint: str, action: ActionConvention = DELTA_EEF_POSE) -> None:
+    def __init__(self, checkpoint: str, action: ActionConvention | JointConvention = DELTA_EEF_POSE) -> None:
         """Read the run folder ``checkpoint``, whose environments took ``action``s.
 
-        Raises UserError if it is no run, holds no finished episode, or its actions have another length.
+        Raises UserError if it is no run, holds no finished episode, or its actions have another meaning or length.
         """
         self.spec = PolicySpec("replay", action)
         self._run = checkpoint
-        self._actions = {str(r.key): r.actions for r in read_run(checkpoint).results if r.outcome != "error"}
+        run = read_run(checkpoint)
+        self._actions = {str(r.key): r.actions for r in run.results if r.outcome != "error"}
         if not self._actions:
             raise UserError(f"{checkpoint} holds no finished episode: give a run that has some to --checkpoint.")
+        stated = json.loads(json.dumps(asdict(action)))
+        recorded = shared_provenance(run).get("environment", {}).get("action", stated)  # older runs do not say it
+        if differing := [name for name, value in stated.items() if recorded.get(name) != value]:
+            name = differing[0]
+            raise UserError(
+                f"The actions in {checkpoint} mean something else than the environment's (action.{name} is"
+                f" {recorded.get(name)} there and {stated[name]} here): give a run of the same environment, robot and"
+                " controller."
+            )
         for episode, actions in self._actions.items():
             if actions.shape[1:] != (action.dim,):
                 raise UserError(

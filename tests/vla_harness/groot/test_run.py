@@ -5,48 +5,20 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.vla_harness.groot.goldens import CHECKPOINT, TOKENIZER
-from vla_harness import Observation
+from tests.vla_harness.groot.libero_checkpoint import write_libero_checkpoint
+from vla_harness import ActionConvention, Observation
 from vla_harness.eval.run_libero import main
-from vla_harness.policies.groot.assembly import open_groot
-from vla_harness.policies.groot.model import save_checkpoint
 from vla_harness.policies.groot.policy import GrootPolicy
 from vla_harness.protocols import PROTOCOLS
 
 
-def libero_metadata() -> dict[str, Any]:
-    """Return statistics under which the tiny network's actions stay small, for LIBERO's keys."""
-    keys = {"x": 1, "y": 1, "z": 1, "roll": 1, "pitch": 1, "yaw": 1, "gripper": 2}
-
-    def cards(last: int) -> dict[str, Any]:
-        widths = keys | {"gripper": last}
-        card = {"absolute": True, "rotation_type": None, "continuous": True}
-        return {key: card | {"shape": [width]} for key, width in widths.items()}
-
-    state, action = cards(2), cards(1)
-    statistics = {
-        modality: {
-            key: {"min": [low] * card["shape"][0], "max": [1.0] * card["shape"][0]} for key, card in described.items()
-        }
-        for modality, described, low in (("state", state, -1.0), ("action", action, -1.0))
-    }
-    statistics["action"]["gripper"]["min"] = [0.0]
-    return {"new_embodiment": {"statistics": statistics, "modalities": {"state": state, "action": action}}}
-
-
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A folder that is complete by itself, as a fine-tune of ours is."""
-    metadata = libero_metadata()
-    parts = open_groot(CHECKPOINT, TOKENIZER, config="libero", precision="fp32", metadata=metadata)
-    folder = tmp_path_factory.mktemp("groot") / "libero"
-    save_checkpoint(folder, parts.model, metadata, parts.checkpoint, parts.tokenizer)
-    return str(folder)
+    return str(write_libero_checkpoint(tmp_path_factory.mktemp("groot") / "libero"))
 
 
 def test_libero_observations_enter_as_the_reference_feeds_them(checkpoint: str) -> None:
@@ -66,6 +38,7 @@ def test_libero_observations_enter_as_the_reference_feeds_them(checkpoint: str) 
     actions = policy.act([look])
     assert actions.shape == (1, 16, 7) and np.isfinite(actions).all()
     convention = policy.spec.action
+    assert isinstance(convention, ActionConvention)
     assert (convention.gripper_open, convention.gripper_closed, convention.gripper_binary) == (1.0, 0.0, True)
 
 
