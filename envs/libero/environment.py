@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import gymnasium
 import numpy as np
-from gymnasium import spaces
 from numpy.typing import NDArray
 
 from vla_harness.errors import UserError
 from vla_harness.types import DELTA_EEF_POSE, EnvironmentSpec
 
 from ..assets import resolve_assets
+from ..environment import SimulatedEnv
 from ..gl import choose_gl_backend
 from .benchmark import initial_states, suite_tasks
 from .stock import import_libero
+
+if TYPE_CHECKING:
+    from .episode import LiberoEpisodes
 
 CAMERAS = {"agentview": "agentview", "wrist": "robot0_eye_in_hand"}
 """Our camera names and MuJoCo's."""
@@ -29,7 +31,7 @@ INTERFACE = EnvironmentSpec(
 )
 
 
-class LiberoEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[Any]]):
+class LiberoEnv(SimulatedEnv):
     """One LIBERO task: a Panda arm under 20 Hz operational-space control.
 
     suite: "spatial", "object", "goal", "10" or "90". task: its number in the benchmark's order.
@@ -49,7 +51,7 @@ class LiberoEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[Any]]):
     demonstrations: a pure function of (suite, task, p), and never one of the stored states.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}
+    _episodes: LiberoEpisodes
 
     def __init__(
         self,
@@ -67,34 +69,21 @@ class LiberoEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[Any]]):
         for camera in cameras:
             if camera not in CAMERAS:
                 raise UserError(f"LIBERO has no camera {camera!r}: choose from {', '.join(CAMERAS)}.")
-        self.interface = INTERFACE
-        self.render_mode = render_mode
         self.task_name, self.instruction = tasks[task].name, tasks[task].instruction
         self._initial_states = initial_states(tasks[task])
         self.initial_states = len(self._initial_states)
-        self._image_size = image_size
-        self._frame_cameras = cameras if observations == "always" else ()
 
         choose_gl_backend()  # before mujoco is imported
         source = resolve_assets(assets)
         stock_envs = import_libero(source.path)
-        from ..renderer import Renderer
         from ..standins.light import draw_lightly
         from .episode import LiberoEpisodes
         from .scene import SceneReader
 
         edit_xml = draw_lightly(source.path) if source.kind == "primitive" else None
         self._episodes = LiberoEpisodes(stock_envs, tasks[task].bddl_file, edit_xml)
-        self.model, self.data = self._episodes.model, self._episodes.data  # mujoco's own, as gymnasium's MujocoEnv has
-        self._make_renderer = lambda: Renderer(self._episodes.model)
-        self._renderer: Renderer | None = None
         self._scene_reader = SceneReader(self._episodes.problem)
-
-        self.action_space = spaces.Box(-1.0, 1.0, (7,), np.float32)
-        self.observation_space: spaces.Dict = spaces.Dict(  # type: ignore[assignment]
-            {name: spaces.Box(-np.inf, np.inf, (size,), np.float64) for name, size in INTERFACE.state.items()}
-            | {name: spaces.Box(0, 255, (*image_size, 3), np.uint8) for name in self._frame_cameras}
-        )
+        super().__init__(INTERFACE, CAMERAS, cameras if observations == "always" else (), image_size, render_mode)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -140,11 +129,6 @@ class LiberoEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[Any]]):
         success = self._episodes.step(np.asarray(action, np.float64))
         return self._observation(), float(success), success, False, {"success": success}
 
-    def _observation(self) -> dict[str, NDArray[Any]]:
-        return dict(self.proprioception()) | {
-            camera: self.render_camera(camera, *self._image_size) for camera in self._frame_cameras
-        }
-
     def proprioception(self) -> Mapping[str, NDArray[np.float64]]:
         """Return the state parts of ``INTERFACE`` as robosuite's observables sampled them, copies."""
         sampled = self._episodes.stepper.buffers
@@ -156,32 +140,15 @@ class LiberoEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[Any]]):
         }
 
     def render_camera(self, camera: str, height: int, width: int) -> NDArray[np.uint8]:
-        """Return the frame of the moment the observation was sampled at, (height, width, 3) uint8, upright."""
-        if self._renderer is None:
-            self._renderer = self._make_renderer()
-        episodes = self._episodes
-        camera_id = episodes.model.camera(CAMERAS[camera]).id
-        present = episodes.model.site_rgba.copy()
-        episodes.model.site_rgba[:] = episodes.frame_site_rgba
+        """See SimulatedEnv."""
+        site_rgba = self.model.site_rgba
+        present = site_rgba.copy()
+        site_rgba[:] = self._episodes.frame_site_rgba
         try:
-            return self._renderer.render(episodes.stepper.buffers.sample_qpos, camera_id, height, width)
+            return super().render_camera(camera, height, width)
         finally:
-            episodes.model.site_rgba[:] = present
-
-    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
-        """Return the agentview frame in render mode "rgb_array"."""
-        return self.render_camera("agentview", *self._image_size) if self.render_mode == "rgb_array" else None
+            site_rgba[:] = present
 
     def scene(self) -> Mapping[str, Any]:
         """Return the simulator's own view of the scene (``envs.libero.scene``)."""
         return self._scene_reader.read()
-
-    def simulator_state(self) -> NDArray[np.float64]:
-        """Return [time, qpos, qvel], (1 + nq + nv,) float64."""
-        return self._episodes.state
-
-    def close(self) -> None:
-        """Free the GL context."""
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None

@@ -122,6 +122,11 @@ class LiberoEpisodes:
         """[time, qpos, qvel] float64, a copy."""
         return np.concatenate([[self.data.time], self.data.qpos, self.data.qvel])
 
+    @property
+    def frame_qpos(self) -> NDArray[np.float64]:
+        """(nq,) float64: the joint positions that a frame of the last observation shows."""
+        return self.stepper.buffers.sample_qpos
+
     def _check_contact(self, model_1: Any, model_2: Any) -> bool:
         """robosuite's ``check_contact`` for two object models, on arrays instead of one contact at a time."""
         pairs = self.data.contact.geom
