@@ -15,7 +15,7 @@ import torch
 from diffusers import DDIMScheduler
 from safetensors.torch import load_file, save_file
 
-from tests.vla_harness.openvla.tiny_checkpoint import DATA, tiny_tensors
+from tests.vla_harness.openvla.tiny_checkpoint import DATA, tiny_tensors, write_tiny_oft
 from vla_harness import Observation, UserError, load_policy
 from vla_harness.checkpoints import PRECISIONS, find_checkpoint
 from vla_harness.errors import CheckpointError
@@ -39,15 +39,7 @@ def numbers() -> Arrays:
 @pytest.fixture(scope="session")
 def l1_checkpoint(tiny: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the tiny checkpoint with an L1 head and a state projector, in the published layout."""
-    folder = tmp_path_factory.mktemp("oft") / "l1"
-    shutil.copytree(tiny, folder)
-    for part in ("action_head", "proprio_projector"):
-        shutil.copyfile(FILES / f"{part}--150000_checkpoint.pt", folder / f"{part}--150000_checkpoint.pt")
-    statistics = json.loads((folder / "config.json").read_text())["norm_stats"]
-    for key in statistics:  # bounds that leave the state as it is, so that the reference's normalised one can be given
-        statistics[key]["proprio"] = {"q01": [-1.0] * 8, "q99": [1.0] * 8}
-    (folder / "dataset_statistics.json").write_text(json.dumps(statistics))
-    return folder
+    return write_tiny_oft(tiny, tmp_path_factory.mktemp("oft") / "l1")
 
 
 @pytest.fixture(scope="session")

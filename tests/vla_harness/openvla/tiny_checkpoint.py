@@ -127,3 +127,16 @@ def write_tiny_checkpoint(folder: Path, shards: int = 4) -> Path:
         places |= dict.fromkeys(part, file)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
     return folder
+
+
+def write_tiny_oft(tiny: str | Path, folder: Path) -> Path:
+    """Write the checkpoint ``tiny`` with an L1 head and a state projector into ``folder``, as OFT's are published."""
+    shutil.copytree(tiny, folder)
+    for part in ("action_head", "proprio_projector"):
+        file = f"{part}--150000_checkpoint.pt"
+        shutil.copyfile(DATA / "oft" / file, folder / file)
+    statistics = json.loads((folder / "config.json").read_text())["norm_stats"]
+    for key in statistics:  # bounds that leave the state as it is, so that the reference's normalised one can be given
+        statistics[key]["proprio"] = {"q01": [-1.0] * 8, "q99": [1.0] * 8}
+    (folder / "dataset_statistics.json").write_text(json.dumps(statistics))
+    return folder
