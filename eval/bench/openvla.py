@@ -71,7 +71,7 @@ def random_model(config: OpenVLAConfig, precision: Precision, device: torch.devi
     """Return the network with random weights, quantised one after the other."""
     with parameters_on_meta():
         model = OpenVLA(config)
-    quantise_linears(model, precision, only=lambda path: path != "language_model.lm_head")
+    quantise_linears(model, precision, device, only=lambda path: path != "language_model.lm_head")
     for module in model.modules():
         for name, parameter in module._parameters.items():
             if parameter is None:

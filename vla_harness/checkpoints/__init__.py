@@ -5,7 +5,7 @@ device = choose_device("auto")
 precision = choose_precision("4bit", device)
 with parameters_on_meta():                                    # costs neither memory nor time
     model = Model(checkpoint.json("config.json"))
-quantise_linears(model, precision, only=lambda path: path.startswith("language_model."))
+quantise_linears(model, precision, device, only=lambda path: path.startswith("language_model."))
 load_weights(model, checkpoint.tensors(), rename=str, dtype=precision.dtype, device=device)
 """
 

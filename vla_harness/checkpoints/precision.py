@@ -34,6 +34,11 @@ PRECISIONS: dict[str, Precision] = {
     )
 }
 
+BLOCK = 64
+"""Entries of a row that share a scale in 4-bit."""
+PACKED_ROWS = 32
+"""Rows that bitsandbytes packs together on CPUs with AVX512-BF16."""
+
 
 def choose_device(name: str = "auto") -> torch.device:
     """Return the device ``name``: "auto" (CUDA where there is one, else the CPU), or any of torch's names.
@@ -71,11 +76,15 @@ def choose_precision(name: str | None, device: torch.device) -> Precision:
     return precision
 
 
-def quantise_linears(module: nn.Module, precision: Precision, only: Callable[[str], bool] = lambda path: True) -> None:
+def quantise_linears(
+    module: nn.Module, precision: Precision, device: torch.device, only: Callable[[str], bool] = lambda path: True
+) -> None:
     """Replace the ``nn.Linear`` layers in ``module`` whose path ``only`` accepts by layers with quantised weights.
 
     Does nothing when ``precision`` is not quantised. Call it on a module whose parameters are on meta, before
     ``load_weights``, which quantises each weight as it arrives: the unquantised model never exists in memory.
+    In 4-bit on the CPU, layers whose rows are no whole blocks of 64 stay as they are: with AVX512, bitsandbytes (0.50.2)
+    takes the wrong scales for them, an error of a quarter of the weights.
     """
     if precision.bits is None:
         return
@@ -89,7 +98,10 @@ def quantise_linears(module: nn.Module, precision: Precision, only: Callable[[st
         sizes = linear.in_features, linear.out_features, linear.bias is not None
         layer: nn.Module
         if precision.bits == 4:
+            if device.type == "cpu" and linear.in_features % BLOCK:
+                continue
             layer = bnb.nn.Linear4bit(*sizes, compute_dtype=precision.dtype, quant_type="nf4", device="meta")
+            layer.support_avx512bf16_for_cpu &= linear.out_features % PACKED_ROWS == 0
         else:
             layer = bnb.nn.Linear8bitLt(*sizes, has_fp16_weights=False, threshold=6.0, device="meta")
         module.set_submodule(path, layer)

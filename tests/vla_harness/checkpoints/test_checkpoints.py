@@ -24,6 +24,7 @@ from vla_harness.checkpoints import (
     parameters_on_meta,
     quantise_linears,
 )
+from vla_harness.checkpoints.precision import is_quantised, quantised_parameter
 from vla_harness.errors import CheckpointError, UserError
 
 CPU = torch.device("cpu")
@@ -74,7 +75,7 @@ def write(folder: Path, tensors: dict[str, torch.Tensor], shards: int = 1) -> Ch
 def loaded(checkpoint: Checkpoint, precision: str = "fp32") -> Two:
     with parameters_on_meta():
         module = Two()
-    quantise_linears(module, PRECISIONS[precision], only=lambda path: path == "second")
+    quantise_linears(module, PRECISIONS[precision], CPU, only=lambda path: path == "second")
     load_weights(module, checkpoint.tensors(), rename=rename, dtype=PRECISIONS[precision].dtype, device=CPU)
     return module
 
@@ -99,6 +100,20 @@ def test_quantised_layers_take_less_and_compute_nearly_the_same(
     assert (small(x) - exact(x)).abs().mean() < error * exact(x).abs().mean()
     assert module_bytes(small.second) < share * module_bytes(exact.second)
     assert type(small.first) is nn.Linear  # only what was asked for
+
+
+@pytest.mark.parametrize("inputs", [48, 64, 352, 1152])
+def test_four_bits_cost_no_more_than_their_rounding_at_any_width(inputs: int) -> None:
+    exact = nn.Linear(inputs, 40, bias=False).bfloat16()
+    module = nn.Sequential(nn.Linear(inputs, 40, bias=False, device="meta"))
+    quantise_linears(module, PRECISIONS["4bit"], CPU)
+    layer = module[0]
+    weight = exact.weight.detach()
+    layer.weight = quantised_parameter(layer, weight, CPU) if is_quantised(layer) else nn.Parameter(weight)
+    assert is_quantised(layer) == (inputs % 64 == 0)
+    with torch.no_grad():
+        rounded = module.eval()(torch.eye(inputs, dtype=torch.bfloat16))
+    assert (rounded.mT - weight).norm() < 0.12 * weight.norm()
 
 
 def test_only_parameters_built_within_the_context_are_on_meta() -> None:

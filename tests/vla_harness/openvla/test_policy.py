@@ -72,8 +72,8 @@ def test_fewer_bits_take_less_memory_and_act(
     policy = loaded(tiny, precision=precision)
     actions = policy.act(observations(goldens, facts)[:2])
     assert actions.shape == (2, 1, 7) and np.isfinite(actions).all()
-    layer = policy.model.language_model.layers.get_submodule("0.mlp")
-    assert module_bytes(layer) < share * 2 * (3 * 128 * 352)  # of three matrices in bf16
+    layer = policy.model.language_model.layers.get_submodule("0.self_attn")
+    assert module_bytes(layer) < share * 2 * (4 * 128 * 128)  # of four matrices in bf16
     with torch.inference_mode():
         pixels = torch.randn(1, 6, 224, 224, generator=torch.Generator().manual_seed(0))
         exact, rounded = (p.model.patches(pixels).float() for p in (loaded(tiny, precision="bf16"), policy))

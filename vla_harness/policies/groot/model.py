@@ -132,7 +132,7 @@ def load_groot(checkpoint: Checkpoint, config: GrootConfig, precision: Precision
     tensors = checkpoint.tensors()
     with parameters_on_meta():
         model = Groot(config)
-    quantise_linears(model, precision, only=lambda path: _QUANTISED.match(path) is not None)
+    quantise_linears(model, precision, device, only=lambda path: _QUANTISED.match(path) is not None)
     tied = any(our_name(name) == _EMBEDDING for name in tensors.shapes)
 
     def rename(name: str) -> str | None:

@@ -38,7 +38,7 @@ def load_model(
         model = OpenVLA(config, film)
     later = "vision_backbone." if film else "nothing."
     quantise_linears(
-        model, precision, only=lambda path: path != "language_model.lm_head" and not path.startswith(later)
+        model, precision, device, only=lambda path: path != "language_model.lm_head" and not path.startswith(later)
     )
     load_weights(
         model,
