@@ -83,7 +83,7 @@ def quantise_linears(
 
     Does nothing when ``precision`` is not quantised. Call it on a module whose parameters are on meta, before
     ``load_weights``, which quantises each weight as it arrives: the unquantised model never exists in memory.
-    In 4-bit on the CPU, layers whose rows are no whole blocks of 64 stay as they are: with AVX512, bitsandbytes (0.50.2)
+    In 4-bit on the CPU, layers whose rows are no whole blocks of 64 stay as they are: with AVX512, bitsandbytes 0.50.2
     takes the wrong scales for them, an error of a quarter of the weights.
     """
     if precision.bits is None:

@@ -71,13 +71,13 @@ def test_training_improves_on_the_untrained_policy(demos: Path, trained: Path, t
 def test_curves_of_trainings_become_one_picture(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    picture = tmp_path / "curves.png"
-    assert train_command(["curves", str(trained.parent), str(trained.parent / "curve.json"), "--out", str(picture)]) == 0
+    run, picture = trained.parent, tmp_path / "curves.png"
+    assert train_command(["curves", str(run), str(run / "curve.json"), "--out", str(picture)]) == 0
     assert "train_loss, action_l1, subject_cm, goal_cm of run" in capsys.readouterr().out
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert train_command(["curves", str(tmp_path), "--out", str(picture)]) == 2
     assert "name the folder of a training that has ended an epoch" in capsys.readouterr().err
-    assert train_command(["curves", str(trained.parent), "--out", str(tmp_path / "curves.mp3")]) == 2
+    assert train_command(["curves", str(run), "--out", str(tmp_path / "curves.mp3")]) == 2
 
 
 def test_acts_the_same_in_any_batch_and_by_the_noise_of_its_step(demos: Path, trained: Path) -> None:

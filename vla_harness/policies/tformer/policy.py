@@ -36,9 +36,9 @@ class TformerPolicy(Policy):
         """Load a checkpoint: a folder, a hub id, or None for the one that comes with the package.
 
         device: auto (a GPU where there is one), cpu or cuda. seed: of the noise. execute: actions played of each chunk
-        before the next look (receding horizon), None for half of them. ensemble: look at every step instead, and play the mean
-        of all chunks' actions for this moment, the i-th newest weighted by exp(-ensemble * i) (ACT, arXiv:2304.13705,
-        counts from the oldest).
+        before the next look (receding horizon), None for half of them. ensemble: look at every step instead, and play
+        the mean of all chunks' actions for this moment, the i-th newest weighted by exp(-ensemble * i) (ACT,
+        arXiv:2304.13705, counts from the oldest).
         """
         found = Checkpoint("shipped with vla-harness", SHIPPED) if checkpoint is None else find_checkpoint(checkpoint)
         self._device = choose_device(device)
