@@ -307,12 +307,12 @@ def test_libero_episodes_survive_kills_and_are_the_same_on_any_number_of_workers
 
 
 def test_without_a_policy_the_one_of_the_package_plays_and_knows_its_task(tmp_path: Path) -> None:
-    """One seeded episode that it solves, by looking: 16 actions from each look at two cameras."""
+    """One seeded episode that it solves, by looking: 8 actions from each look at two cameras."""
     choice = ["--suite", "spatial", "--tasks", "3", "--trials", "1", "--assets", "primitive", "--workers", "1"]
     done = run(LIBERO, *choice, "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert "tformer" in done.stdout and "vla-harness: 1 task x 1 episode" in done.stdout
     (result,) = read_run(tmp_path / "run").results
     assert result.outcome == "success"
-    assert len(result.policy_ms) == -(-result.steps // 16)
+    assert len(result.policy_ms) == -(-result.steps // 8)
     assert result.frames == 2 * len(result.policy_ms)
