@@ -16,10 +16,10 @@ def browser() -> str:
     return found
 
 
-def rendered(page: Path, profile: Path, script: str = "") -> str:
+def rendered(page: Path, profile: Path, script: str = "", width: int = 1500) -> str:
     """Return the page's DOM as HTML after its scripts and ``script`` have run, with no host reachable.
 
-    profile: an empty folder for the browser.
+    profile: an empty folder for the browser. width: of its window, in pixels.
     """
     copy = profile / "page.html"
     profile.mkdir(parents=True, exist_ok=True)
@@ -33,6 +33,7 @@ def rendered(page: Path, profile: Path, script: str = "") -> str:
             "--no-first-run",
             "--host-resolver-rules=MAP * ~NOTFOUND",
             f"--user-data-dir={profile / 'profile'}",
+            f"--window-size={width},1000",
             "--virtual-time-budget=2000",
             "--dump-dom",
             copy.as_uri(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,14 +13,18 @@ import ray
 from ray.cluster_utils import Cluster
 
 from tests.eval import toy_command
-from tests.vla_harness.toy_runs import CARD, Reacher, jobs, play, substance
+from tests.vla_harness.toy_runs import substance
 from vla_harness.engines import start_crew
 from vla_harness.errors import UserError
 from vla_harness.registry import POLICIES
-from vla_harness.results import read_run
-from vla_harness.rollout import RolloutSettings, run_episodes
+from vla_harness.results import RecordedRun, read_run
+from vla_harness.results.measured import BATCH_TIMES
+from vla_harness.rollout.ray_crew import PolicyActor, RayCrew
+from vla_harness.tracking import OUTLETS, Tracker
+from vla_harness.types import EpisodeResult
 
-NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_log_monitor": False}
+HEAD: dict[str, Any] = NODE | {"include_dashboard": False, "no_monitor": True}  # fewer processes to start
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +33,7 @@ def cluster() -> Iterator[Cluster]:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_raylet_start_wait_time_s", "150")  # on a busy machine
         patch.setitem(POLICIES, "reacher", "tests.vla_harness.toy_runs:Reacher")
-        made = Cluster(initialize_head=True, head_node_args=NODE)
+        made = Cluster(initialize_head=True, head_node_args=HEAD)
         try:
             ray.init(address=made.address, log_to_driver=False)
             yield made
@@ -37,44 +42,50 @@ def cluster() -> Iterator[Cluster]:
             made.shutdown()
 
 
-def test_the_command_plays_the_same_run_on_the_cluster(
+def test_a_run_survives_the_loss_of_a_node_and_is_the_same_as_on_one_machine(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    runs = {}
-    for engine in ("ray", "local"):
-        words = ["--policy", "reacher", "--trials", "2", "--engine", engine, "--out", str(tmp_path / engine)]
-        monkeypatch.setattr(sys, "argv", ["toy", *words])
+    """The node takes a simulator and one of the two copies of the policy with it."""
+    second = cluster.add_node(**NODE)
+    ended: list[str] = []
+
+    class LosesTheNode(Tracker):
+        def episode(self, result: EpisodeResult) -> None:
+            ended.append(str(result.key))
+            if len(ended) == 3:
+                assert "CPU" not in ray.available_resources()  # a simulator on each node
+                cluster.remove_node(second, allow_graceful=False)
+
+    def run(engine: str, *words: str) -> tuple[RecordedRun, dict[str, Any]]:
+        path = tmp_path / engine
+        command = ["toy", "--policy", "reacher", "--trials", "6", "--out", str(path), "--engine", engine, *words]
+        monkeypatch.setattr(sys, "argv", command)
         assert toy_command.main() == 0
-        runs[engine] = read_run(tmp_path / engine)
-    here, there = ({str(result.key): result for result in run.results} for run in (runs["local"], runs["ray"]))
-    assert len(here) == 4 and substance(here) == substance(there)
-    assert "1 on a Ray cluster of 1 node, 1 x the policy" in capsys.readouterr().out
-    assert runs["ray"].sittings[0].provenance["ray"] == {"version": ray.__version__, "nodes": 1, "copies": 1}
+        return read_run(path), json.loads((path / "summary.json").read_text())
+
+    with monkeypatch.context() as patch:
+        patch.setitem(OUTLETS, "none", LosesTheNode)
+        patch.setattr(toy_command, "OPTIONS", {"step_s": 0.02})  # so that there is something to lose
+        run_there, there = run("ray", "--replicas", "2")
+    assert "2 on a Ray cluster of 2 nodes, 2 x the policy" in capsys.readouterr().out
+    assert len(ended) == len(set(ended)) == 12
+    run_here, here = run("local")
+    results_there, results_here = ({str(one.key): one for one in run.results} for run in (run_there, run_here))
+    assert substance(results_there) == substance(results_here)
+    told = ("tasks", "successes", "trials", "errors", "success_rate", "wilson95", "mean_steps_on_success", "complete")
+    assert {name: there[name] for name in told} == {name: here[name] for name in told}
+    again = [one.attempts for one in run_there.results if one.attempts > 1]
+    assert again and sum(again) <= 6 and "worker was lost" in (run_there.path / "errors.log").read_text()
+    provenance = run_there.sittings[0].provenance
+    assert provenance["ray"] == {"version": ray.__version__, "nodes": 2, "copies": 2}
+    assert provenance[BATCH_TIMES]["waits"][0] > 12
 
 
-def test_a_policy_that_cannot_be_loaded_is_one_sentence(cluster: Cluster) -> None:
+def test_a_policy_that_cannot_be_loaded_is_one_sentence(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its actor says of it, without the seconds of starting one."""
+    monkeypatch.setattr(RayCrew, "_start", lambda crew: (None, ray.put(PolicyActor(crew._recipe).load())))
     with pytest.raises(UserError, match=r"needs the option 'checkpoint': give --checkpoint\.$"):
         start_crew("ray", None, "replay")
-
-
-def test_a_run_survives_the_loss_of_a_node_and_is_the_same_as_on_one_machine(cluster: Cluster) -> None:
-    """The node takes a simulator and one of the two copies of the policy with it."""
-    second = cluster.add_node(**{name: value for name, value in NODE.items() if name != "include_dashboard"})
-    crew = start_crew("ray", 2, "reacher")
-    assert (crew.cores, crew.copies, crew.spec) == (2, 2, Reacher().spec)
-    log: list[str] = []
-    found = []
-    for result in run_episodes(jobs(step_s=0.02), crew, RolloutSettings(CARD, 2), log.append):
-        found.append(result)
-        if len(found) == 3:
-            assert "CPU" not in ray.available_resources()  # a simulator on each node
-            cluster.remove_node(second, allow_graceful=False)
-    results = {str(result.key): result for result in found}
-    assert len(results) == len(found)
-    assert substance(results) == substance(play(jobs()))
-    again = {key: result.attempts for key, result in results.items() if result.attempts > 1}
-    assert again and sum(again.values()) <= 6 and any("worker was lost" in line for line in log)
-    assert crew.batch_times.as_data()["waits"][0] > 12
 
 
 @pytest.mark.parametrize(("engine", "missing", "sentence"), [

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..results.measured import PEAK_MEMORY
 from ..results.report_content import EXACT_NOTE, WILSON_NOTE, is_provisional, task_label
-from ..results.wording import ABSENT, best_interval, duration, interval, number, percent
+from ..results.wording import ABSENT, best_interval, duration, interval, number, percent, plural
 from ..statistics import BOSCHLOO_TRIALS
 from .comparison import Comparison, SuiteKey, marked, shared_marks
 from .contrasts import Contrast
@@ -81,7 +81,7 @@ def _success(comparison: Comparison, marks: Marks) -> Table:
     summaries = [run.summary for run in comparison.runs]
     notes = [EXACT_NOTE if any(summary["exact95"] for summary in summaries) else WILSON_NOTE]
     notes.append("They speak of these tasks and these initial states.")
-    if len(comparison.policies) > 1:
+    if any(cell.bold for row in rows for cell in row):
         which = (
             " of the policies that do not read the simulator's state" if len(rivals) < len(comparison.policies) else ""
         )
@@ -154,7 +154,7 @@ def _difference(contrast: Contrast) -> list[Cell]:
         paired = [Cell("{} and {}, unpaired".format(*contrast.episodes)), Cell(ABSENT), Cell(ABSENT)]
     else:
         paired = [
-            Cell(f"{counts.pairs} pairs", order=counts.pairs),
+            Cell(plural(counts.pairs, "pair"), order=counts.pairs),
             Cell(str(counts.first_only), order=counts.first_only),
             Cell(str(counts.second_only), order=counts.second_only),
         ]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..results.measured import PEAK_MEMORY
 from .comparison import Comparison, SuiteKey
 from .published import Verdict, verdict
+from .runs import ComparedRun
 
 COLUMNS = (
     "kind", "benchmark", "suite", "task_id", "task", "policy", "against", "successes", "trials", "errors", "value",
@@ -33,15 +34,12 @@ def to_csv(comparison: Comparison) -> str:
 
 
 def _lines(comparison: Comparison) -> Iterator[dict[str, Any]]:
-    departures: dict[int, list[str]] = {}
-    for departure in comparison.departures:
-        departures.setdefault(id(departure.run), []).append(departure.text)
     for run in comparison.runs:
-        notes = [mark["text"] for mark in run.summary["marks"]] + departures.get(id(run), [])
+        note = _note(comparison, [run])
         where = {**_suite(run.suite), "policy": run.name, "run": str(run.recorded.path)}
         for task in run.summary["tasks"]:
             task_named = {"task_id": task["task_id"], "task": task["instruction"] or task["name"]}
-            yield {"kind": "task", **where, **task_named, **_counted(task)}
+            yield {"kind": "task", **where, **task_named, **_counted(task), "note": note}
         latency, peaks = run.summary["policy_latency_ms"], run.summary[PEAK_MEMORY]
         yield {
             "kind": "suite",
@@ -54,12 +52,13 @@ def _lines(comparison: Comparison) -> Iterator[dict[str, Any]]:
             "peak_mb": peaks.get("main"),
             "peak_worker_mb": peaks.get("largest_worker"),
             "peak_gpu_mb": peaks.get("gpu"),
-            "note": " ".join(notes),
+            "note": note,
         }
     for name, (rate, (low, high)) in comparison.average.items():
         letters = comparison.letters.get(None, {}).get(name)
         ends = {"value": rate, "low": low, "high": high, "interval": "stratified score 95 %"}
-        yield {"kind": "mean", "suite": "all", "policy": name, **ends, "letters": letters}
+        note = _note(comparison, comparison.policies[name].values())
+        yield {"kind": "mean", "suite": "all", "policy": name, **ends, "letters": letters, "note": note}
     yield from _differences(comparison)
     yield from _published(comparison)
 
@@ -68,6 +67,8 @@ def _differences(comparison: Comparison) -> Iterator[dict[str, Any]]:
     for scope, found in comparison.contrasts.items():
         for contrast in found:
             counts = contrast.counts
+            both = [comparison.policies[name] for name in (contrast.first, contrast.second)]
+            rested = [run for own in both for suite, run in own.items() if scope in (None, suite)]
             method = f"Newcombe {'paired' if counts else 'unpaired'} 95 %; exact {contrast.test}"
             yield {
                 "kind": "difference",
@@ -84,6 +85,7 @@ def _differences(comparison: Comparison) -> Iterator[dict[str, Any]]:
                 "p": contrast.p,
                 "p_holm": contrast.adjusted_p,
                 "probability_better": contrast.probability,
+                "note": _note(comparison, rested),
             }
 
 
@@ -103,6 +105,15 @@ def _published(comparison: Comparison) -> Iterator[dict[str, Any]]:
                 yield where | ends | {"note": "inside" if found.inside else "outside", "source": row.source}
             elif found is not None:
                 yield where | {"note": f"not comparable: {found}", "source": row.source}
+
+
+def _note(comparison: Comparison, runs: Iterable[ComparedRun]) -> str:
+    """Return what a reader must know of the runs that a number rests on, such as that they played on stand-ins."""
+    texts: dict[str, None] = {}
+    for run in runs:
+        texts |= dict.fromkeys(mark["text"] for mark in run.summary["marks"])
+        texts |= {f"Not measured alike: {one.text}.": None for one in comparison.departures if one.run is run}
+    return " ".join(texts)
 
 
 def _suite(key: SuiteKey) -> dict[str, str]:

@@ -87,7 +87,7 @@ def _latex_table(table: Table) -> str:
             *body,
             r"\bottomrule",
             r"\end{tabular}}%",
-            r"\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\box0}\else\box0\fi",
+            r"\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\box0}\else\leavevmode\box0\fi",
             *(rf"\par\smallskip{{\footnotesize {escape_latex(note)}}}" for note in table.notes),
             r"\end{table}",
         ]

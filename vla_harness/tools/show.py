@@ -65,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     failures = [result for result in run.results if result.outcome == "failure"]
     errors = [result for result in run.results if result.outcome == "error"]
     if failures:
-        print(f"\n{plural(len(failures), 'failure')}; `vla-harness replay {run.path} --episode TASK/STATE` films one:")
+        film = f"vla-harness replay {run.path} --episode TASK/STATE --video FILE.mp4"
+        print(f"\n{plural(len(failures), 'failure')}; `{film}` films one:")
         print("\n".join(f"  {_label(result)}" for result in failures))
     if errors:
         print(f"\n{plural(len(errors), 'error')}:")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.browser import rendered
-from tests.vla_harness.comparison.made_runs import make_run, sees_images
+from tests.vla_harness.comparison.made_runs import make_run, sees_images, stand_ins
 from vla_harness.comparison import Comparison, compare, read_runs, write_comparison
 from vla_harness.comparison.text_formats import escape_latex
 from vla_harness.errors import UserError
@@ -100,6 +100,8 @@ def test_csv_holds_the_full_numbers(written: dict[str, str], made: Comparison) -
     assert (line["policy"], line["against"], int(line["pairs"])) == ("openvla", NASTY, 10)
     assert float(line["p"]) == contrast.p and float(line["low"]) == contrast.interval[0]
     assert all(line["source"] for line in by_kind["published"])
+    marks = {line["note"] for kind in ("task", "suite", "difference") for line in by_kind[kind]}
+    assert marks == {"Differs from the protocol openvla: 2 of 10 tasks; trials 5 instead of 50."}
     assert all("not comparable" in line["note"] for line in by_kind["verdict"])
 
 
@@ -142,6 +144,21 @@ def test_the_page_sorts_and_draws_in_a_real_browser(written: dict[str, str], tmp
     assert widths[0] == pytest.approx(3 * widths[1], rel=0.02) and 100 < widths[0] < result["plot"]
     assert all(width > 20 for width in result["whiskers"])
     assert result["loaded"] == []
+
+
+def test_four_suites_with_their_mean_fit_into_a_window(tmp_path: Path) -> None:
+    runs = [
+        f"{name}={make_run(tmp_path / f'{name}-{suite}', ['10'], suite=suite, provenance=stand_ins())}"
+        for name in ("first", "second")
+        for suite in ("spatial", "object", "goal", "10")
+    ]
+    write_comparison(compare(read_runs(runs)), tmp_path / "table.html")
+    measure = (
+        'const box = document.querySelector(".scroll"); document.title = `${box.scrollWidth} of ${box.clientWidth}`;'
+    )
+    dom = rendered(tmp_path / "table.html", tmp_path / "browser", measure)
+    width, room = map(int, re.search(r"<title>(\d+) of (\d+)</title>", dom).groups())  # type: ignore[union-attr]
+    assert 1000 < width <= room
 
 
 def test_an_unknown_ending_and_a_place_that_cannot_be_written_are_refused(made: Comparison, tmp_path: Path) -> None:
