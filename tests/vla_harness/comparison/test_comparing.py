@@ -253,6 +253,7 @@ def test_a_mean_of_nothing_is_not_the_best(tmp_path: Path) -> None:
     made = comparison(*runs)
     assert [row[5].text for row in table(made, "Success").rows] == ["0.0 %"] * 2
     assert not any(cell.bold for row in table(made, "Success").rows for cell in row)
+    assert "Bold" not in table(made, "Success").notes[0]
 
 
 def test_the_best_is_bold_but_never_a_policy_that_reads_the_simulator(tmp_path: Path) -> None:

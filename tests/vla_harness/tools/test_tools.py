@@ -109,7 +109,8 @@ def test_show_without_strips_draws_nothing_and_lists_errors(tmp_path: Path, caps
     path = make_run(tmp_path / "run", ["10e"])
     assert main(["show", str(path), "--strips", "0"]) == 0
     shown = capsys.readouterr().out
-    assert "1 failure;" in shown and "spatial/0/2/7: The arm fell off." in shown
+    assert "1 failure;" in shown and "--episode TASK/STATE --video FILE.mp4` films one" in shown
+    assert "spatial/0/2/7: The arm fell off." in shown
     assert not (path / "failures.png").exists()
     assert "--seconds" in refused(["show", str(path), "--seconds", "0"], capsys)
     assert "end its name in .png" in refused(["show", str(path), "--out", "strip.pgn"], capsys)
