@@ -50,7 +50,9 @@ def draw(options: CurveOptions) -> int:
             points = [(point["step"], point[score]) for point in curve if score in point]
             if points:
                 axis.plot(*zip(*points, strict=True), marker=".", label=run)
-        axis.set(xlabel="step", title=score, ylim=(0, None))
+        axis.set(xlabel="step", title=score)
+        axis.update_datalim([(0, 0)])
+        axis.autoscale_view()
     axes[0, 0].legend(fontsize=7)
     try:
         figure.savefig(options.out, dpi=120)
