@@ -93,6 +93,17 @@ def test_acts_the_same_in_any_batch_and_by_the_noise_of_its_step(demos: Path, tr
     assert len(policy.provenance["checkpoint_sha256"]) == 64
 
 
+def test_acts_the_same_on_any_number_of_cores(demos: Path) -> None:
+    policy, seen = TformerPolicy(device="cpu"), observation(demos)[0]
+    images = {name: np.resize(image, (128, 128, 3)) for name, image in seen.images.items()}
+    acted = []
+    for threads in (2, 1):
+        torch.set_num_threads(threads)
+        acted.append(policy.act([replace(seen, images=images)]))
+        assert torch.get_num_threads() == threads
+    np.testing.assert_array_equal(*acted)
+
+
 def test_the_ensemble_is_the_weighted_mean_of_the_chunks_for_this_moment(demos: Path, trained: Path) -> None:
     single = TformerPolicy(str(trained), device="cpu")
     policy = TformerPolicy(str(trained), device="cpu", ensemble=0.5)

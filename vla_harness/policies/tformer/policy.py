@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +91,13 @@ class TformerPolicy(Policy):
         state = torch.from_numpy(card.state.normalise(observation.state))
         noise = random_generator(self._seed, observation.episode, observation.step)
         generator = torch.Generator(self._device).manual_seed(int(noise.integers(2**62)))
-        drawn = self.network.act(
-            images_to_network(frames[None]).to(self._device),
-            state[None].to(self._device),
-            card.tokens([observation.instruction]).to(self._device),
-            [generator],
-        )
+        with _one_thread():
+            drawn = self.network.act(
+                images_to_network(frames[None]).to(self._device),
+                state[None].to(self._device),
+                card.tokens([observation.instruction]).to(self._device),
+                [generator],
+            )
         return card.actions(drawn[0].cpu().numpy())
 
     def _act(self, observation: Observation) -> np.ndarray:
@@ -108,3 +110,14 @@ class TformerPolicy(Policy):
         weights = np.exp(-self._ensemble * np.arange(len(chunks))[::-1])
         now = np.stack([actions[observation.step - step] for step, actions in chunks])
         return (weights[:, None] * now).sum(0, keepdims=True).astype(np.float32) / np.float32(weights.sum())
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread meanwhile: sums over several end in other last bits, on a machine with more cores too."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
