@@ -101,7 +101,7 @@ def test_acts_the_same_on_any_number_of_cores(demos: Path) -> None:
         torch.set_num_threads(threads)
         acted.append(policy.act([replace(seen, images=images)]))
         assert torch.get_num_threads() == threads
-    np.testing.assert_array_equal(*acted)
+    np.testing.assert_array_equal(acted[0], acted[1])
 
 
 def test_the_ensemble_is_the_weighted_mean_of_the_chunks_for_this_moment(demos: Path, trained: Path) -> None:
