@@ -38,7 +38,8 @@ class Record:
     """Record demonstrations of the scripted expert as a dataset; a folder that was cut short is continued.
 
     Placements are drawn from the tasks' own regions, never the benchmark's stored states. Only successes are kept.
-    The dataset is the same for any number of workers. Exit codes: 0 done, 1 failed, 2 something to put right.
+    The rows are the same for any number of workers, the encoded frames nearly. Exit codes: 0 done, 1 failed, 2
+    something to put right.
     """
 
     suite: Literal["spatial", "object", "goal", "10"]

@@ -103,7 +103,8 @@ def test_liberos_format_holds_the_same_rows(tmp_path: Path) -> None:
         np.testing.assert_array_equal(here.column(name), there.column(name))
     for camera in (CAMERA, "observation.images.wrist"):
         frames, expected = (episode.images(camera, range(here.length)) for episode in (here, there))
-        np.testing.assert_array_equal(frames, expected)
+        apart, turned = (np.abs(seen.astype(int) - expected).mean() for seen in (frames, frames[:, ::-1]))
+        assert apart < 5 < turned  # two encodings of one recording may differ a little
 
 
 def test_refuses_what_cannot_be_recorded(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
