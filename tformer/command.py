@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
-from typing import TypeVar
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -50,6 +50,7 @@ def parse_options(
     arguments: without the program's name; None for ``sys.argv``. default: the values of a preset.
     Raises UserError for bad usage, in one sentence.
     """
+    arguments = merge_repeated(options, sys.argv[1:] if arguments is None else arguments)
     complaint = io.StringIO()
     try:
         with redirect_stderr(complaint):
@@ -64,6 +65,39 @@ def parse_options(
         if not left.code:  # --help
             raise
         raise UserError(f"{_sentence(complaint.getvalue())}; `{program} --help` explains every option.") from None
+
+
+def merge_repeated(options: type[Any], arguments: Sequence[str]) -> list[str]:
+    """Return ``arguments`` with the values of a repeated sequence option gathered behind its first flag.
+
+    ``--dataset A --dataset B`` becomes ``--dataset A B``; tyro alone would keep only B without a word.
+
+    Raises:
+        UserError: an option that takes one value is given twice.
+    """
+    groups: list[list[str]] = [[]]  # each starts with a flag, but the first
+    for argument in arguments:
+        if re.match("--[A-Za-z]", argument):
+            groups.append([])
+        groups[-1].append(argument)
+    merged, first = [groups[0]], dict[str, list[str]]()
+    for group in groups[1:]:
+        name, equals, value = group[0].partition("=")
+        name = name.replace("_", "-")
+        if name not in first:
+            first[name] = group
+            merged.append(group)
+        elif _takes_several(options, name[2:].replace("-", "_")):
+            first[name] += [value] * bool(equals) + group[1:]
+        else:
+            raise UserError(f"{name} is given twice; give it once.")
+    return [argument for group in merged for argument in group]
+
+
+def _takes_several(options: type[Any], field: str) -> bool:
+    """Return True where ``field`` of the dataclass is a tuple or list, or an optional one."""
+    kind = get_type_hints(options).get(field)
+    return any(get_origin(each) in (tuple, list) for each in (kind, *get_args(kind)))
 
 
 def _sentence(complaint: str) -> str:

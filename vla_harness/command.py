@@ -12,6 +12,9 @@ from typing import TypeVar
 
 import tyro
 
+from tformer.command import merge_repeated
+from tformer.errors import UserError as OptionError
+
 from .errors import RunFailed, UserError
 
 DONE, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -47,6 +50,10 @@ def parse_options(options: type[Options], arguments: Sequence[str] | None, progr
     arguments: without the program's name; None for ``sys.argv``. Raises UserError for bad usage, in one sentence.
     """
     complaint = io.StringIO()
+    try:
+        arguments = merge_repeated(options, sys.argv[1:] if arguments is None else arguments)
+    except OptionError as error:
+        raise UserError(str(error)) from None
     try:
         with redirect_stderr(complaint):
             return tyro.cli(options, args=arguments, prog=program, config=(tyro.conf.FlagCreatePairsOff,))

@@ -52,3 +52,36 @@ def test_a_command_without_its_packages_names_the_extra(capsys: pytest.CaptureFi
     assert capsys.readouterr().err == told
     with pytest.raises(ModuleNotFoundError):
         missing_package(ModuleNotFoundError("…", name="vla_harness.gone"), "server")
+
+
+@dataclass(frozen=True)
+class Repeatable:
+    """Options of which two take several values."""
+
+    dataset: tuple[Path, ...] = ()
+    """Datasets."""
+    tasks: tuple[int, ...] | None = None
+    """Tasks."""
+    seed: int = 0
+    """Seed."""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "datasets", "tasks"),
+    [
+        (["--dataset", "a", "--seed", "1", "--dataset", "b"], ("a", "b"), None),
+        (["--dataset=a", "--dataset=b", "--dataset", "c", "d"], ("a", "b", "c", "d"), None),
+        (["--tasks", "1", "--tasks=-2", "--dataset", "a"], ("a",), (1, -2)),
+    ],
+)
+def test_a_repeated_sequence_option_keeps_all_its_values(
+    arguments: list[str], datasets: tuple[str, ...], tasks: tuple[int, ...] | None
+) -> None:
+    parsed = parse_options(Repeatable, arguments, "toy")
+    assert parsed.dataset == tuple(map(Path, datasets)) and parsed.tasks == tasks
+
+
+def test_a_repeated_option_of_one_value_is_refused() -> None:
+    with pytest.raises(UserError, match=r"^--seed is given twice; give it once\.$"):
+        parse_options(Repeatable, ["--seed", "1", "--seed=2"], "toy")
+    assert parse_options(Repeatable, ["--seed=-5"], "toy").seed == -5
