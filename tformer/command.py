@@ -11,7 +11,9 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 
-from .errors import TrainingFailed, UserError
+from .errors import TrainingFailed, UserError, disk_is_full
+
+FULL_DISK = "no space is left on the disk that is written to; free some and give the command again."
 
 Options = TypeVar("Options")
 
@@ -32,6 +34,11 @@ def run_command(command: Callable[[], None]) -> int:
     except KeyboardInterrupt as error:
         print(f"interrupted: {error}" if error.args else "interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        if not disk_is_full(error):
+            raise
+        print(f"failed: {FULL_DISK}", file=sys.stderr)
+        return 1
     return 0
 
 

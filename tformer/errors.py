@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,3 +22,13 @@ def refused_values() -> Iterator[None]:
         yield
     except ValueError as error:
         raise UserError(f"{str(error).rstrip('.')}; give other values.") from None
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Return True where ``error`` says that nothing more can be written, in whichever library's words.
+
+    torch.save reports a failed write of its archive as RuntimeError, safetensors by an exception of its own.
+    """
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return any(words in str(error) for words in ("No space left on device", "unexpected pos", "PytorchStreamWriter"))

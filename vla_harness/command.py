@@ -12,8 +12,9 @@ from typing import TypeVar
 
 import tyro
 
-from tformer.command import merge_repeated
+from tformer.command import FULL_DISK, merge_repeated
 from tformer.errors import UserError as OptionError
+from tformer.errors import disk_is_full
 
 from .errors import RunFailed, UserError
 
@@ -25,7 +26,7 @@ Options = TypeVar("Options")
 def run_command(command: Callable[[], int]) -> int:
     """Run ``command`` and return the exit code: what it returns, or 1 failed, 2 something to mend, 130 interrupted.
 
-    Whatever is no UserError, RunFailed or KeyboardInterrupt is a bug and keeps its traceback.
+    Whatever is no UserError, RunFailed, KeyboardInterrupt or full disk is a bug and keeps its traceback.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -42,6 +43,10 @@ def run_command(command: Callable[[], int]) -> int:
         # The reader of our output left (as `| head` does); keep the interpreter from failing on it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    except Exception as error:
+        if not disk_is_full(error):
+            raise
+        return _say(f"failed: {FULL_DISK}", FAILED)
 
 
 def parse_options(options: type[Options], arguments: Sequence[str] | None, program: str) -> Options:

@@ -32,17 +32,30 @@ def test_it_learns_and_writes_what_it_promises(tmp_path: Path) -> None:
     assert list((tmp_path / "tensorboard").glob("events*"))
 
 
-@pytest.mark.parametrize("stop", ["crash", "signal"])
-def test_resume_continues_bit_for_bit(tmp_path: Path, stop: str) -> None:
+@pytest.mark.parametrize("log_every", [1, 4, 100])
+@pytest.mark.parametrize(
+    ("stop", "stop_at", "saved"),
+    [
+        ("crash", 9, 6),  # falls back to the last epoch, while a signal loses nothing
+        ("signal", 1, 1),
+        ("signal", 9, 9),
+        ("signal", 12, 12),  # the last step of an epoch
+        ("validation", 2, 12),
+        ("validation", 3, 18),
+    ],
+)
+def test_resume_continues_bit_for_bit(
+    tmp_path: Path, stop: str, stop_at: int, saved: int, log_every: int, capfd: pytest.CaptureFixture[str]
+) -> None:
     whole = ToyTask(dropout=0.3)
-    expected = train(whole, options(tmp_path / "whole"))
-    broken = ToyTask(dropout=0.3, stop=stop, stop_at=9)
+    expected = train(whole, options(tmp_path / "whole", log_every=log_every))
+    broken = ToyTask(dropout=0.3, stop=stop, stop_at=stop_at)
     with pytest.raises(KeyboardInterrupt):
-        train(broken, options(tmp_path / "parts"))
-    saved = read_checkpoint(list_checkpoints(tmp_path / "parts")[-1])["state"]["step"]
-    assert saved == (6 if stop == "crash" else 9)  # a crash falls back to the last epoch, a signal loses nothing
+        train(broken, options(tmp_path / "parts", log_every=log_every))
+    assert read_checkpoint(list_checkpoints(tmp_path / "parts")[-1])["state"]["step"] == saved
+    assert ("stopping: the training is saved after this step" in capfd.readouterr().err) == (stop == "signal")
     resumed = ToyTask(dropout=0.3, seed=99)
-    state = train(resumed, options(tmp_path / "parts", resume="latest"))
+    state = train(resumed, options(tmp_path / "parts", resume="latest", log_every=log_every))
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name])
     drop_time = [{k: v for k, v in point.items() if k != "seconds"} for point in state.curve]
@@ -69,6 +82,16 @@ def test_a_loss_that_is_no_number_ends_it_and_keeps_the_checkpoint(tmp_path: Pat
     checkpoints = list_checkpoints(tmp_path)
     assert [path.name for path in checkpoints] == ["step_00000006.pt"]
     assert all(value.isfinite().all() for value in read_checkpoint(checkpoints[0])["model"].values())
+
+
+@pytest.mark.parametrize("file", ["checkpoints/step_00000012.unfinished", "curve.json.unfinished"])
+def test_a_full_disk_is_one_sentence_and_keeps_the_checkpoint(tmp_path: Path, file: str) -> None:
+    train(ToyTask(), options(tmp_path, epochs=1))
+    (tmp_path / file).symlink_to("/dev/full")
+    with pytest.raises(TrainingFailed, match=r"^no space is left on the disk of .*; free some and go on with --resume"):
+        train(ToyTask(), options(tmp_path, epochs=2, resume="latest"))
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step_00000006.pt"]
+    assert len(json.loads((tmp_path / "curve.json").read_text())) == (2 if "step" in file else 1)
 
 
 def test_it_refuses_before_it_writes(tmp_path: Path) -> None:

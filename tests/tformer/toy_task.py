@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,8 @@ class Points:
 class ToyTask:
     """Fits a small network to a fixed function of 3 numbers.
 
-    stop: "signal" asks politely to stop at step ``stop_at``, "crash" raises there. nan_at: the step with a bad target.
+    stop: "signal" asks politely to stop at step ``stop_at``, "validation" does so in the validation of that epoch,
+    "crash" raises at the step. nan_at: the step with a bad target.
     """
 
     def __init__(
@@ -68,6 +70,10 @@ class ToyTask:
         return Loss(functional.mse_loss(model(batch.inputs), batch.targets, reduction="sum"), len(batch.inputs))
 
     def validate(self, model: nn.Module, epoch: int) -> Validation:
+        torch.rand(1)  # as a validation that samples does
+        if self.stop == "validation" and epoch == self.stop_at:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(60)  # the signal ends it
         return Validation({"loss": float(functional.mse_loss(model(self.inputs), self.targets))})
 
 

@@ -26,8 +26,11 @@ def save_checkpoint(out: Path, step: int, content: Mapping[str, Any], keep: int)
     path = out / FOLDER / f"step_{step:08d}.pt"
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".unfinished")
-    torch.save(dict(content), unfinished)
-    os.replace(unfinished, path)
+    try:
+        torch.save(dict(content), unfinished)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
     for old in list_checkpoints(out)[: -max(1, keep)]:
         old.unlink()
     return path

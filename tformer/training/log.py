@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,4 +55,6 @@ class TrainLog:
         """Write all points so far to curve.json."""
         if self.out is not None:
             text = "[\n" + ",\n".join(" " + json.dumps(point) for point in points) + "\n]\n"
-            (self.out / "curve.json").write_text(text)
+            unfinished = self.out / "curve.json.unfinished"
+            unfinished.write_text(text)
+            os.replace(unfinished, self.out / "curve.json")  # a full disk must not cost the points so far

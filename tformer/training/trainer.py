@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
-import signal
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
-from types import FrameType
 from typing import Any, Generic, cast
 
 import torch
@@ -19,9 +16,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..command import require_positive
-from ..errors import TrainingFailed, UserError
+from ..errors import TrainingFailed, UserError, disk_is_full
 from .checkpoints import find_checkpoint, list_checkpoints, read_checkpoint, save_checkpoint
 from .distributed import Place, join_processes
+from .interruption import StopRequest, stop_requests
 from .log import TrainLog
 from .options import TrainOptions
 from .schedule import learning_rate, make_optimizer
@@ -32,7 +30,7 @@ def train(task: Task[BatchT], options: TrainOptions) -> TrainState:
     """Train ``task.model`` and return where it ended. Under `torchrun`, all processes share each global batch.
 
     Raises UserError before anything is written where --out or --resume does not fit, TrainingFailed for a loss that is
-    no number, KeyboardInterrupt after saving where SIGINT or SIGTERM asked it to stop.
+    no number or a full disk, KeyboardInterrupt after saving where SIGINT or SIGTERM asked it to stop.
     """
     require_positive(options, "epochs", "log_every", "keep")
     checkpoint = None
@@ -41,7 +39,14 @@ def train(task: Task[BatchT], options: TrainOptions) -> TrainState:
     elif list_checkpoints(options.out):
         raise UserError(f"{options.out} already holds a training; add --resume latest or choose another --out.")
     with join_processes(options.device) as place:
-        return Trainer(task, options, place).run(checkpoint)
+        try:
+            return Trainer(task, options, place).run(checkpoint)
+        except Exception as error:
+            if not disk_is_full(error):
+                raise
+            raise TrainingFailed(
+                f"no space is left on the disk of {options.out}; free some and go on with --resume latest."
+            ) from None
 
 
 class Trainer(Generic[BatchT]):
@@ -58,6 +63,7 @@ class Trainer(Generic[BatchT]):
         if place.world > 1:
             self.model = DistributedDataParallel(self.model)
         self.averaged = copy.deepcopy(self.raw).requires_grad_(False) if options.ema else None
+        self._requests = torch.zeros((), device=place.device)  # how many processes are asked to stop
         self.total_steps = options.epochs * len(task.batches(0))
         torch.manual_seed(options.seed + place.rank)  # dropout: another on each process
 
@@ -71,36 +77,37 @@ class Trainer(Generic[BatchT]):
                 out.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise UserError(f"--out {out} cannot be made a folder ({error.strerror}); give another.") from None
-        with TrainLog(out, self.total_steps, self.state.step) as log, _stop_requests() as stop:
+        with TrainLog(out, self.total_steps, self.state.step) as log, stop_requests() as stop:
             while self.state.epoch < self.options.epochs:
-                mean = self.train_epoch(log, stop)
-                if stop.is_set():
+                if not (self.train_epoch(log, stop) and self.finish_epoch(log, stop)):
                     self.save()
                     raise KeyboardInterrupt("the training is saved; go on with --resume latest")
-                self.state.epoch, self.state.position, self.state.loss_sum = self.state.epoch + 1, 0, 0.0
-                self.finish_epoch(log, mean)
         return self.state
 
-    def train_epoch(self, log: TrainLog, stop: threading.Event) -> float:
-        """Take the rest of the epoch's steps and return their mean loss; stop early where asked to."""
+    def train_epoch(self, log: TrainLog, stop: StopRequest) -> bool:
+        """Take the rest of the epoch's steps. Returns False where it stopped early, as asked to."""
         self.model.train()
         batches = self.task.batches(self.state.epoch)
         loss_sum = torch.tensor(self.state.loss_sum, device=self.place.device)
         started, spent = time.perf_counter(), self.state.seconds
-        for position in range(self.state.position, len(batches)):
-            loss_sum += self.step(batches[position])
-            self.state.step, self.state.position = self.state.step + 1, position + 1
+        stops = self._stopping(stop, wait=True)
+        while self.state.position < len(batches) and not stops:
+            loss_sum += self.step(batches[self.state.position])
+            self.state.step, self.state.position = self.state.step + 1, self.state.position + 1
             log.advance()
-            if self.state.step % self.options.log_every == 0 or self.state.position == len(batches):
+            is_last = self.state.position == len(batches)
+            stops = self._stopping(stop, wait=is_last)
+            if self.state.step % self.options.log_every == 0 or is_last or stops:
                 self.state.loss_sum = float(loss_sum)
-                mean = self.state.loss_sum / self.state.position
+                mean = self.mean_loss()
                 self.check(mean)
                 self.state.seconds = spent + time.perf_counter() - started
                 log.numbers(self.state.step, {"train/loss": mean, "train/learning_rate": self.rate()})
-                if self._agree(stop.is_set()):
-                    stop.set()
-                    break
-        return mean
+        return not stops
+
+    def mean_loss(self) -> float:
+        """The mean loss of the steps taken of the present epoch."""
+        return self.state.loss_sum / self.state.position
 
     def step(self, indices: Sequence[int]) -> Tensor:
         """Take one optimizer step on a global batch. Returns its mean loss over all processes, a scalar."""
@@ -145,13 +152,26 @@ class Trainer(Generic[BatchT]):
                 "no checkpoint was overwritten; try a lower --learning-rate or --grad-clip."
             )
 
-    def finish_epoch(self, log: TrainLog, mean: float) -> None:
-        """Validate, record and save on the leading process, while the others wait."""
+    def finish_epoch(self, log: TrainLog, stop: StopRequest) -> bool:
+        """Validate, record and save on the leading process, while the others wait.
+
+        Returns False where the validation was interrupted, which leaves the epoch unfinished: a resume validates anew.
+        """
+        scores: Mapping[str, float] = {}
+        text, mean = "", self.mean_loss()
         if self.place.leads:
             judged = self.raw if self.averaged is None else self.averaged
             judged.eval()
-            with torch.no_grad():
-                scores, text = self.task.validate(judged, self.state.epoch)
+            before = _random_states()
+            try:
+                # With several processes the others wait for this one, so that a request is met after the next step.
+                with torch.no_grad(), stop.raised() if self.place.world == 1 else nullcontext():
+                    scores, text = self.task.validate(judged, self.state.epoch + 1)
+            except KeyboardInterrupt:
+                _set_random_states(before)
+                return False
+        self.state.epoch, self.state.position, self.state.loss_sum = self.state.epoch + 1, 0, 0.0
+        if self.place.leads:
             point = {"step": self.state.step, "epoch": self.state.epoch, "seconds": round(self.state.seconds, 2)}
             self.state.curve.append(point | {"train_loss": mean} | dict(scores))
             log.numbers(self.state.step, {f"validation/{name}": value for name, value in scores.items()})
@@ -160,6 +180,7 @@ class Trainer(Generic[BatchT]):
             log.say(f"{told}\n{text}" if text else told, self.state.step)
             log.curve(self.state.curve)
         self.save()
+        return True
 
     def save(self) -> None:
         """Write a checkpoint with all that a bit-for-bit continuation needs."""
@@ -188,18 +209,18 @@ class Trainer(Generic[BatchT]):
         if self.averaged is not None:
             self.averaged.load_state_dict(checkpoint.get("ema", checkpoint["model"]))
         self.state = TrainState(**checkpoint["state"])
-        states = checkpoint["random"][self.place.rank % len(checkpoint["random"])]
-        torch.set_rng_state(states["cpu"])
-        if torch.cuda.is_available() and states["cuda"] is not None:
-            torch.cuda.set_rng_state(states["cuda"])
+        _set_random_states(checkpoint["random"][self.place.rank % len(checkpoint["random"])])
 
-    def _agree(self, wish: bool) -> bool:
-        """Whether any process wishes to stop, so that all do at the same step."""
+    def _stopping(self, stop: StopRequest, wait: bool) -> bool:
+        """Return True where any process is asked to stop, at the same step on all.
+
+        Unless told to wait, several processes read the answer of the step before, so that a GPU need not idle for it.
+        """
         if self.place.world == 1:
-            return wish
-        wishes = torch.tensor(float(wish), device=self.place.device)
-        dist.all_reduce(wishes)
-        return bool(wishes)
+            return stop.requested
+        earlier, self._requests = self._requests, torch.tensor(float(stop.requested), device=self.place.device)
+        dist.all_reduce(self._requests)
+        return bool(self._requests if wait else earlier)
 
 
 def _random_states() -> dict[str, Tensor | None]:
@@ -207,20 +228,8 @@ def _random_states() -> dict[str, Tensor | None]:
     return {"cpu": torch.get_rng_state(), "cuda": cuda}
 
 
-@contextmanager
-def _stop_requests() -> Iterator[threading.Event]:
-    """Turn SIGINT and SIGTERM into an event, so that a training stops between two steps and not within one."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
-        yield stop
-        return
-
-    def request(number: int, frame: FrameType | None) -> None:
-        stop.set()
-
-    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _set_random_states(states: Mapping[str, Tensor | None]) -> None:
+    if states["cpu"] is not None:
+        torch.set_rng_state(states["cpu"])
+    if torch.cuda.is_available() and states["cuda"] is not None:
+        torch.cuda.set_rng_state(states["cuda"])

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from tyro.conf import arg
 
 from tformer.policy import HeadConfig, PolicyConfig
@@ -23,7 +24,7 @@ from ..data import Dataset, open_dataset
 from ..data.conventions import ConventionName
 from ..errors import UserError
 from ..policies.tformer.checkpoint import read_policy
-from ..policies.tformer.hub import push_policy
+from ..policies.tformer.hub import prepare_repository, push_policy
 from ..types import ImageOrientation
 from .running import run_training
 from .tformer_samples import Samples, read_samples
@@ -92,7 +93,8 @@ class TformerOptions(TrainOptions):
     ema: float = 0.999
     """Decay of a running mean of the weights (EMA), which is validated and exported in their place; 0 keeps none."""
     push: Annotated[str | None, arg(metavar="ORG/NAME")] = None
-    """Repository of the hub that the export is put into, with a model card."""
+    """Repository of the hub that the export is put into, with a model card; created before the training starts, so that
+    a missing login or a wrong name is found then."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -122,9 +124,12 @@ def train_policy(options: TformerOptions) -> Path:
     card = make_card(samples, options, network, known, _training(options, datasets, samples))
     task = TformerTask(options, samples, card, start)
     if leads():
+        if options.push:
+            prepare_repository(options.push)
         weights = sum(p.numel() for p in task.model.parameters())
         passes = options.epochs * options.steps_per_epoch * options.batch_size / len(samples)
         print(f"samples    {len(samples):,} of {len(samples.instructions)} tasks, {samples.frames.nbytes / 1e9:.1f} GB")
+        print(f"validation {_validation(options, samples)}")
         print(f"network    {weights:,} weights, {options.head} head, chunks of {options.horizon}")
         if options.start:
             print(f"start      {options.start}; at random: {len(task.fresh)} of its tensors")
@@ -139,6 +144,19 @@ def train_policy(options: TformerOptions) -> Path:
         if options.push:
             print(f"pushed     {push_policy(folder, options.push, state.curve)}")
     return folder
+
+
+def _validation(options: TformerOptions, samples: Samples) -> str:
+    """Return the line that says how many episodes are held out."""
+    episodes = len(np.unique(samples.episode))
+    if not options.hold_out:
+        return f"none: --hold-out 0 learns from all {episodes} episodes"
+    if episodes < options.hold_out:
+        return (
+            f"none: --hold-out {options.hold_out} keeps every {options.hold_out}th episode and there are {episodes}; "
+            f"give --hold-out {max(2, min(5, episodes))} to hold some out"
+        )
+    return f"{episodes // options.hold_out} of {episodes} episodes held out"
 
 
 def _check(options: TformerOptions) -> None:

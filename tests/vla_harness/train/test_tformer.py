@@ -68,6 +68,20 @@ def test_training_improves_on_the_untrained_policy(demos: Path, trained: Path, t
     assert errors[1] < 0.6 * errors[0]
 
 
+def test_it_says_how_many_episodes_validate_and_refuses_a_push_that_cannot_be(
+    demos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = replace(recipe(demos, tmp_path / "run"), steps_per_epoch=1, epochs=1)
+    train_policy(short)
+    assert "validation 1 of 4 episodes held out" in capsys.readouterr().out
+    train_policy(replace(short, hold_out=20, resume=None, out=tmp_path / "other"))
+    told = "validation none: --hold-out 20 keeps every 20th episode and there are 4; give --hold-out 4 to hold some out"
+    assert told in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"^The hub did not take a b/c/d "):
+        train_policy(replace(short, push="a b/c/d", out=tmp_path / "third"))
+    assert not (tmp_path / "third").exists()
+
+
 def test_curves_of_trainings_become_one_picture(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -105,3 +105,21 @@ def test_says_in_one_sentence_that_the_hub_refused(checkpoint: Path) -> None:
     told = done.stderr.splitlines()[-1]
     assert "UserError: The hub did not take someone/bowl-mover (" in told and "401 Unauthorized" in told
     assert told.endswith("check the name and `hf auth login`.")
+
+
+def test_a_training_that_cannot_be_pushed_is_refused_before_it_starts(tmp_path: Path) -> None:
+    """Nothing listens at the endpoint: the hub's client raises an error of httpx or httpx2."""
+    code = (
+        "import sys\n"
+        "from vla_harness.policies.tformer.hub import prepare_repository\n"
+        "sys.modules['httpx'] = None  # which huggingface_hub 2 does not bring\n"
+        "prepare_repository(sys.argv[1])"
+    )
+    settings = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_TOKEN": "hf_secret", "HF_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, REPOSITORY],
+        env=os.environ | settings, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    told = done.stderr.splitlines()[-1]
+    assert told.startswith("vla_harness.errors.UserError: The hub did not take someone/bowl-mover ("), done.stderr
+    assert told.endswith("Connection refused): check the name and `hf auth login`.")

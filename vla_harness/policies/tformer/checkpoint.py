@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -105,11 +106,20 @@ def images_to_network(images: np.ndarray) -> Tensor:
 
 
 def save_policy(folder: Path, card: PolicyCard, weights: Mapping[str, Tensor]) -> None:
-    """Write the two files, weights in float16, which halves them and moves actions by less than 1e-3."""
+    """Write the two files, weights in float16, which halves them and moves actions by less than 1e-3.
+
+    Each replaces the earlier one only when it is whole, so that a full disk does not cost the last epoch's export.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     half = {name: tensor.detach().to(torch.float16).contiguous().cpu() for name, tensor in weights.items()}
-    save_file(half, folder / WEIGHTS)
-    (folder / CONFIGURATION).write_text(card.to_json(), encoding="utf-8")
+    unfinished = folder / f"{WEIGHTS}.unfinished"
+    try:
+        save_file(half, unfinished)
+        os.replace(unfinished, folder / WEIGHTS)
+        unfinished.write_text(card.to_json(), encoding="utf-8")
+        os.replace(unfinished, folder / CONFIGURATION)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def read_policy(checkpoint: Checkpoint) -> tuple[PolicyCard, VisuomotorPolicy]:

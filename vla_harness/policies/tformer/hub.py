@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ...checkpoints.files import Checkpoint
-from ...errors import UserError
+from ...hub import hub_errors
 from .checkpoint import CONFIGURATION, PolicyCard
+
+ADVICE = "check the name and `hf auth login`"
 
 
 def model_card(card: PolicyCard, curve: Sequence[Mapping[str, float]]) -> str:
@@ -41,17 +43,25 @@ At the end of the training: {last}.
 """
 
 
+def prepare_repository(repository: str) -> None:
+    """Create the repository, or check that it can be written to, before anything is trained for it.
+
+    Raises:
+        UserError: the hub refuses the name or the token, or cannot be reached.
+    """
+    from huggingface_hub import HfApi
+
+    with hub_errors(f"The hub did not take {repository}", ADVICE):
+        HfApi().create_repo(repository, exist_ok=True)
+
+
 def push_policy(folder: Path, repository: str, curve: Sequence[Mapping[str, float]]) -> str:
     """Upload the checkpoint in ``folder`` with its card and return the address; UserError if the hub refuses."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     card = PolicyCard.from_json(Checkpoint(str(folder), folder).json(CONFIGURATION), str(folder))
     (folder / "README.md").write_text(model_card(card, curve), encoding="utf-8")
-    try:
+    with hub_errors(f"The hub did not take {repository}", ADVICE):
         address = HfApi().create_repo(repository, exist_ok=True)
         HfApi().upload_folder(repo_id=repository, folder_path=folder, commit_message="Add the trained policy")
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        reason = str(error).strip().partition("\n")[0].rstrip(".")
-        raise UserError(f"The hub did not take {repository} ({reason}): check the name and `hf auth login`.") from None
     return str(address)
