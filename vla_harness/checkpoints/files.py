@@ -13,11 +13,15 @@ from typing import Any
 
 from ..errors import CheckpointError
 from ..hub import fetch_snapshot
+from .fields import Fields
+from .kinds import describe_checkpoint
 from .tensors import TensorFiles
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 DOWNLOADED = ("*.json", "*.safetensors", "*.model", "*.txt")
 """What is fetched from the hub unless more is asked for: no pickles, no remote code, no copies in other formats."""
+LARGEST_JSON = 64 * 2**20
+"""Bytes of the largest JSON file that is read; published ones have a few hundred kilobytes."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +37,32 @@ class Checkpoint:
 
     def json(self, file: str) -> dict[str, Any]:
         """Return the content of the JSON file ``file``; raises CheckpointError if it is absent or no JSON object."""
+        path = self.path / file
         try:
-            content = json.loads((self.path / file).read_text(encoding="utf-8"))
+            if path.stat().st_size > LARGEST_JSON:
+                raise CheckpointError(f"{file} of {self.name} has {path.stat().st_size:,} bytes: fetch it again.")
+            content = json.loads(path.read_text(encoding="utf-8"))
         except OSError:
             raise CheckpointError(f"{self.name} has no file {file}: give a complete checkpoint.") from None
         except ValueError as error:
             raise CheckpointError(f"{file} of {self.name} is no JSON ({error}): fetch the checkpoint again.") from None
+        except RecursionError:
+            raise CheckpointError(f"{file} of {self.name} is nested without end: fetch the checkpoint again.") from None
         if not isinstance(content, dict):
             raise CheckpointError(f"{file} of {self.name} holds no JSON object: fetch the checkpoint again.")
         return content
+
+    def fields(self, file: str) -> Fields:
+        """Return the content of the JSON file ``file`` for typed reading; raises CheckpointError as ``json`` does."""
+        return Fields(self.json(file), f"{file} of {self.name}")
+
+    def require(self, policy: str) -> None:
+        """Raise CheckpointError that says what the folder holds and what to do, unless ``policy`` may play it."""
+        kind = describe_checkpoint(self.path)
+        if kind.policy not in (policy, None):
+            raise CheckpointError(
+                f"{self.name} is not a checkpoint of the policy {policy!r} but {kind.text}: {kind.advice}."
+            )
 
     def has(self, file: str) -> bool:
         """Return whether the folder holds ``file``."""
@@ -52,7 +73,12 @@ class Checkpoint:
 
         Raises CheckpointError when there are none, or a file that the index names is absent.
         """
-        return TensorFiles(self._weight_files(), self.name)
+        tensors, index = TensorFiles(self._weight_files(), self.name), self._index
+        if index is not None and (absent := sorted(index.content.keys() - tensors.shapes.keys())):
+            raise CheckpointError(
+                f"{index.where} names {absent[0]}, which none of its files holds: fetch the checkpoint again."
+            )
+        return tensors
 
     @cached_property
     def sha256(self) -> str:
@@ -70,21 +96,32 @@ class Checkpoint:
         """What the results keep of it."""
         return {"checkpoint": self.name, "checkpoint_revision": self.revision, "checkpoint_sha256": self.sha256}
 
-    def _weight_files(self) -> list[Path]:
+    @cached_property
+    def _index(self) -> Fields | None:
+        """The index's tensor name -> file name, None where there is no index."""
         indices = sorted(self.path.glob("*.safetensors.index.json"))
-        if indices:
-            shards = sorted(set(self.json(indices[0].name).get("weight_map", {}).values()))
-            for shard in shards:
-                if not self.has(shard):
-                    raise CheckpointError(f"{self.name} has no file {shard}, which its index names: fetch it again.")
+        return self.fields(indices[0].name).section("weight_map") if indices else None
+
+    def _weight_files(self) -> list[Path]:
+        index = self._index
+        if index is not None:
+            shards = sorted({index.text(tensor) for tensor in index.content})
+            if not shards:
+                raise CheckpointError(f"{index.where} names no tensors: fetch the checkpoint again.")
+            if missing := [shard for shard in shards if not self.has(shard)]:
+                raise CheckpointError(
+                    f"{self.name} has no file {missing[0]}, which its index names: fetch the checkpoint again."
+                )
             return [self.path / shard for shard in shards]
         if self.has("model.safetensors"):
             return [self.path / "model.safetensors"]
         files = sorted(self.path.glob("*.safetensors"))
         if len(files) != 1:
+            kind = describe_checkpoint(self.path)
             raise CheckpointError(
-                f"{self.name} has no model.safetensors and no model.safetensors.index.json: give a folder or hub id"
-                " whose weights are safetensors."
+                f"{self.name} has no model.safetensors and no model.safetensors.index.json"
+                f"{f' but is {kind.text}' if kind.policy == '' else ''}: give a folder or hub id whose weights are"
+                " safetensors."
             )
         return files
 
@@ -100,6 +137,9 @@ def find_checkpoint(name: str, revision: str | None = None, files: Sequence[str]
         if revision is not None:
             raise CheckpointError(f"{name} is a folder and has no revision {revision!r}: leave the revision out.")
         return Checkpoint(name, folder)
+    if folder.is_file():
+        kind = describe_checkpoint(folder)
+        raise CheckpointError(f"{name} is {kind.text} and no checkpoint folder: {kind.advice}.")
     if folder.exists() or not HUB_ID.fullmatch(name):
         raise CheckpointError(f"There is no checkpoint folder {name}: give a folder or a hub id such as org/model.")
     path = fetch_snapshot(name, "model", files, revision, refusal=CheckpointError)

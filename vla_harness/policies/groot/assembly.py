@@ -63,6 +63,8 @@ def open_groot(
     chosen_device = choose_device(device)
     chosen_precision = choose_precision(precision, chosen_device)
     found = find_checkpoint(checkpoint)
+    if base is None:
+        found.require("groot")
     complete = _base(found, base)
     words = _tokenizer(found, tokenizer)
     sizes = read_config(found, complete, words)

@@ -101,6 +101,7 @@ def open_openvla(
 ) -> OpenVLAParts:
     """Open a checkpoint as ``openvla_policy`` describes its options, before anything large is read."""
     found = find_checkpoint(checkpoint, revision, files=(*DOWNLOADED, "*--*_checkpoint.pt"))
+    found.require("openvla")
     chosen_device = choose_device(device)
     statistics = read_statistics(found)
     return OpenVLAParts(

@@ -124,6 +124,7 @@ def save_policy(folder: Path, card: PolicyCard, weights: Mapping[str, Tensor]) -
 
 def read_policy(checkpoint: Checkpoint) -> tuple[PolicyCard, VisuomotorPolicy]:
     """Return a checkpoint's card and its network in float32 on the CPU, ready to act. Raises CheckpointError."""
+    checkpoint.require("tformer")
     card = PolicyCard.from_json(checkpoint.json(CONFIGURATION), checkpoint.name)
     if not checkpoint.has(WEIGHTS):
         raise CheckpointError(f"{checkpoint.name} has no file {WEIGHTS}: give a complete checkpoint.")
