@@ -6,34 +6,30 @@ import sys
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
 if __name__ == "__main__":  # a checkout whose packages are installed, but not the project itself
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tqdm import tqdm
-from tyro.conf import UseAppendAction, arg
+from tyro.conf import arg
 
 from vla_harness.command import DONE, missing_package, parse_options, run_command
 from vla_harness.errors import UserError
-from vla_harness.registry import available_policies, load_policy, typed_options
+from vla_harness.policy_flags import OWN, PolicyFlags
+from vla_harness.registry import load_policy
 
 try:
     from vla_harness.data.opening import ReadingOptions, open_dataset
 except ModuleNotFoundError as error:
     sys.exit(missing_package(error, "data"))
 
-PRECISIONS = ("bf16", "fp32", "4bit", "8bit")
-OWN = "(default: the policy's own)"
-POLICY_FLAGS = (
-    *("checkpoint", "precision", "device", "unnorm_key"),
-    *("embodiment", "data_config", "tokenizer", "metadata", "seed"),
-)
-"""Options that are the policy's."""
+POLICY_FLAGS = ("embodiment", "data_config", "tokenizer", "metadata", "seed")
+"""Flags of this command alone for options of the policy."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Offline(ReadingOptions):
+class Offline(PolicyFlags, ReadingOptions):
     """Compare a policy's actions with those of recorded episodes: mean squared error, plots, JSON and HTML.
 
     The policy looks at the recorded observation every --horizon steps; its actions are compared in the dataset's units.
@@ -42,24 +38,6 @@ class Offline(ReadingOptions):
     dataset: Annotated[Path, arg(metavar="DATASET")]
     """Folder of a LeRobot dataset, LIBERO's .hdf5 file or a folder of these, or one of these on the hub: ORG/NAME or
     ORG/NAME/FOLDER."""
-
-    policy: Annotated[str, arg(metavar=f"{{{','.join(available_policies())}}}")] = "groot"
-    """Policy that predicts."""
-
-    checkpoint: Annotated[str | None, arg(metavar="C", help_behavior_hint=OWN)] = None
-    """What the policy is loaded from: a folder or hub id."""
-
-    precision: Annotated[
-        Literal["bf16", "fp32", "4bit", "8bit"] | None,
-        arg(metavar=f"{{{','.join(PRECISIONS)}}}", help_behavior_hint=OWN),
-    ] = None
-    """Number format of a network's weights."""
-
-    device: Annotated[str | None, arg(metavar="D", help_behavior_hint=OWN)] = None
-    """Device of a network: cpu, cuda, cuda:N or auto."""
-
-    unnorm_key: Annotated[str | None, arg(metavar="KEY", help_behavior_hint=OWN)] = None
-    """openvla: data set whose statistics scale the actions, where the checkpoint knows several."""
 
     embodiment: Annotated[str | None, arg(metavar="TAG", help_behavior_hint=OWN)] = None
     """groot: the embodiment, such as new_embodiment or gr1."""
@@ -96,11 +74,6 @@ class Offline(ReadingOptions):
     seed: Annotated[int | None, arg(metavar="N", help_behavior_hint=OWN)] = None
     """Seed of the policy's random draws."""
 
-    policy_option: Annotated[
-        tuple[str, ...], arg(metavar="KEY=VALUE", help_behavior_hint="(default: none)"), UseAppendAction
-    ] = ()
-    """Another option of the policy, as often as there are some, such as url=http://HOST:PORT for remote."""
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; ``arguments`` without the program's name. Returns the exit code."""
@@ -116,8 +89,7 @@ def _evaluate(options: Offline) -> int:
     dataset = open_dataset(options.dataset, options.convention, options.image_orientation)
     keys = options.action_keys.split(",") if options.action_keys else None
     cameras = _pairs(options.cameras) if options.cameras else None
-    flags = {name: getattr(options, name) for name in POLICY_FLAGS}
-    policy = load_policy(options.policy, **flags | typed_options(options.policy, options.policy_option))
+    policy = load_policy(options.policy, **_policy_arguments(options))
     predictor = predictor_of(policy, dataset, keys, cameras)
     count = min(options.trajectories, len(dataset.episodes))
     print(f"policy     {options.policy}, {predictor.horizon} actions a prediction")
@@ -136,6 +108,16 @@ def _evaluate(options: Offline) -> int:
     over = f"{count} episode{'s' if count > 1 else ''}"
     print(f"MSE {evaluation.mse:.6g}, un-normalised, mean over {over}\n\nReport: {out / 'report.html'}")
     return DONE
+
+
+def _policy_arguments(options: Offline) -> dict[str, Any]:
+    arguments = options.policy_arguments()
+    for name in POLICY_FLAGS:
+        if (value := getattr(options, name)) is not None:
+            if name in arguments:
+                raise UserError(f"{name} is given by --{name.replace('_', '-')} and by --policy-option: give it once.")
+            arguments[name] = value
+    return arguments
 
 
 def _pairs(text: str) -> dict[str, str]:

@@ -14,8 +14,8 @@ from tyro.conf import arg
 
 from vla_harness.command import parse_options, run_command
 from vla_harness.evaluate import RunOptions, Site, Suite, SuiteTask, announce, evaluate
+from vla_harness.policy_flags import PolicyName
 from vla_harness.protocols import PROTOCOLS
-from vla_harness.registry import available_policies
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class RunRobosuite(RunOptions):
     """What turns actions into torques, at robosuite's usual settings for it. The first two take motions of the hand, as
     most policies write them; the others take the joints' changes, velocities or torques."""
 
-    policy: Annotated[str, arg(metavar=f"{{{','.join(available_policies())}}}")] = "scripted"
+    policy: PolicyName = "scripted"
     """What acts; the policy that comes with the package has learned LIBERO's tasks and no others."""
 
     protocol: Annotated[str, arg(metavar=f"{{{','.join(PROTOCOLS)}}}")] = "robosuite"

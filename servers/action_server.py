@@ -8,10 +8,10 @@ import os
 import socket
 import sys
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Literal
+from typing import Annotated
 
 if __name__ == "__main__":  # a checkout whose packages are installed, but not the project itself
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -21,7 +21,8 @@ from tyro.conf import arg
 from vla_harness.command import DONE, missing_package, parse_options, run_command
 from vla_harness.errors import UserError
 from vla_harness.evaluate import announce
-from vla_harness.registry import available_policies, load_policy
+from vla_harness.policy_flags import PolicyFlags
+from vla_harness.registry import load_policy
 from vla_harness.types import ImageOrientation
 
 try:
@@ -39,29 +40,14 @@ TOKEN_VARIABLE = "VLA_SERVER_TOKEN"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ActionServer:
+class ActionServer(PolicyFlags):
     """Serve a policy's actions over HTTP, websockets and ZeroMQ.
 
     Exit codes: 0 stopped by a signal or by an authorised client, 2 something to put right in the command.
     """
 
-    policy: Annotated[str, arg(metavar=f"{{{','.join(available_policies())}}}")]
-    """Policy that acts."""
-
-    checkpoint: Annotated[str | None, arg(metavar="C", help_behavior_hint="(default: the policy's own)")] = None
-    """What the policy is loaded from: a folder or hub id."""
-
-    precision: Annotated[
-        Literal["bf16", "fp32", "4bit", "8bit"] | None,
-        arg(metavar="{bf16,fp32,4bit,8bit}", help_behavior_hint="(default: the policy's own)"),
-    ] = None
-    """Number format of a network's weights."""
-
-    device: Annotated[str | None, arg(metavar="D", help_behavior_hint="(default: the policy's own)")] = None
-    """Where a network runs: cpu, cuda, cuda:1."""
-
-    options: Annotated[tuple[str, ...], arg(metavar="KEY=VALUE ...")] = ()
-    """More options of the policy, such as unnorm_key=libero_spatial."""
+    options: Annotated[tuple[str, ...], arg(metavar="KEY=VALUE ...", help_behavior_hint="(default: none)")] = ()
+    """The older name of --policy-option, with all options after it."""
 
     host: str = "127.0.0.1"
     """Address to listen at. Beyond this machine (0.0.0.0) a token is required."""
@@ -217,9 +203,9 @@ def bind_server(options: ActionServer) -> Server:
     for name in ("max_batch", "max_queue"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}: give at least 1.")
+    arguments = _with_older_options(options).policy_arguments()
     listener = _bind(options.host, options.port)
-    given = {"checkpoint": options.checkpoint, "precision": options.precision, "device": options.device}
-    policy = load_policy(options.policy, **given, **dict(map(_key_value, options.options)))
+    policy = load_policy(options.policy, **arguments)
     settings = ServiceSettings(
         options.max_batch,
         options.max_wait_ms / 1000,
@@ -277,11 +263,14 @@ def _bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _key_value(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise UserError(f"--options has {text!r}: give KEY=VALUE.")
-    return key, value
+def _with_older_options(options: ActionServer) -> ActionServer:
+    """Return ``options`` with --options as --policy-option; --options took the unnorm key, too, which had no flag."""
+    keys = [pair.partition("=")[2] for pair in options.options if pair.startswith("unnorm_key=")]
+    if len(keys) + (options.unnorm_key is not None) > 1:
+        raise UserError("The unnorm key is given twice: give --unnorm-key once, and none in --options.")
+    others = tuple(pair for pair in options.options if not pair.startswith("unnorm_key="))
+    unnorm_key = keys[0] if keys else options.unnorm_key
+    return replace(options, unnorm_key=unnorm_key, policy_option=(*options.policy_option, *others), options=())
 
 
 if __name__ == "__main__":

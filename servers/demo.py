@@ -19,7 +19,8 @@ from tyro.conf import arg
 from vla_harness.command import DONE, missing_package, parse_options, run_command
 from vla_harness.errors import UserError
 from vla_harness.evaluate import announce
-from vla_harness.registry import available_policies, load_policy
+from vla_harness.policy_flags import PolicyOrServerFlags
+from vla_harness.registry import load_policy
 from vla_harness.types import Observation, Policy
 
 try:
@@ -36,17 +37,8 @@ ENTRIES = ("x", "y", "z", "rotation x", "rotation y", "rotation z", "gripper")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Demo:
+class Demo(PolicyOrServerFlags):
     """Serve a web page that shows what a policy does."""
-
-    policy: Annotated[str, arg(metavar=f"{{{','.join(available_policies())}}}")] = "scripted"
-    """Policy that acts. scripted, noop and random can be chosen on the page, too."""
-
-    checkpoint: Annotated[str | None, arg(metavar="C", help_behavior_hint="(default: the policy's own)")] = None
-    """What the policy is loaded from: a folder or hub id."""
-
-    server: Annotated[str | None, arg(metavar="URL", help_behavior_hint="(default: none)")] = None
-    """Action server whose policy is tried in place of --policy."""
 
     assets: Annotated[str, arg(metavar="auto|hub|primitive|PATH")] = "auto"
     """LIBERO's meshes and textures, as in run_libero.py."""
@@ -143,10 +135,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _serve(options: Demo) -> int:
-    if options.server is not None:
-        policy = load_policy("remote", url=options.server)
-    else:
-        policy = load_policy(options.policy, checkpoint=options.checkpoint)
+    name, arguments = options.chosen_policy()
+    policy = load_policy(name, **arguments)
     announce("page", f"http://{options.host}:{options.port}")
     page = make_page(policy, options.assets)
     try:

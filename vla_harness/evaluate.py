@@ -12,17 +12,18 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from tyro.conf import UseAppendAction, arg
+from tyro.conf import arg
 
 from .command import DONE, FAILED
 from .conventions import Adapter
 from .engines import Engine, cluster_words, start_crew
 from .errors import RunFailed, UserError
+from .policy_flags import PolicyOrServerFlags
 from .progress import Progress
 from .protocols import PROTOCOLS, Protocol, default_protocol, protocol_card
-from .registry import ACTION, available_policies, policy_options, typed_options
+from .registry import ACTION, policy_options
 from .results import RunFolder, collect_provenance, summarize, write_reports
 from .results.measured import BATCH_TIMES, PEAK_MEMORY, peak_memory_mb
 from .results.run_folder import CONFIG, config_differences
@@ -42,38 +43,10 @@ def _choice(names: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions:
+class RunOptions(PolicyOrServerFlags):
     """The options of every evaluation command. A field's docstring is its help text."""
 
-    policy: Annotated[str, arg(metavar=_choice(available_policies()))] = "tformer"
-    """Policy that acts."""
-
-    checkpoint: Annotated[str | None, arg(metavar="C", help_behavior_hint="(default: the policy's own)")] = None
-    """What the policy is loaded from: a folder or hub id; for replay, the folder of an earlier run."""
-
-    precision: Annotated[
-        Literal["bf16", "fp32", "4bit", "8bit"] | None,
-        arg(metavar=_choice(("bf16", "fp32", "4bit", "8bit")), help_behavior_hint="(default: the policy's own)"),
-    ] = None
-    """Number format of a network's weights."""
-
-    device: Annotated[str | None, arg(metavar="auto|cpu|cuda", help_behavior_hint="(default: the policy's own)")] = None
-    """Where a network runs; auto: on CUDA where there is one."""
-
     unnorm_key: Annotated[str | None, arg(metavar="KEY", help_behavior_hint="(default: BENCHMARK_SUITE)")] = None
-    """Data set whose statistics scale the actions of an OpenVLA; where it is absent, KEY_no_noops is taken."""
-
-    policy_option: Annotated[
-        tuple[str, ...], arg(metavar="KEY=VALUE", help_behavior_hint="(default: none)"), UseAppendAction
-    ] = ()
-    """Another option of the policy, as often as there are some, such as tokenizer=DIR for groot. The policy's Python
-    class describes them."""
-
-    server: Annotated[
-        str | None, arg(metavar="URL", help_behavior_hint="(default: none; the policy runs in this process)")
-    ] = None
-    """Server whose policy acts: http://HOST:PORT (ours), ws:// (openpi's or vla-eval's), tcp:// (GR00T's). Its token is
-    read from $VLA_SERVER_TOKEN."""
 
     tasks: Annotated[str | None, arg(metavar="N,N", help_behavior_hint="(default: all)")] = None
     """Numbers of the tasks to play, with commas between: 0,3."""
@@ -286,32 +259,13 @@ def _check_policy(policy: Crew, suite: Suite, tasks: Sequence[SuiteTask]) -> Non
 
 
 def _load_policy(options: RunOptions, suite: Suite, tasks: Sequence[SuiteTask]) -> Crew:
-    if options.server is None:
-        if options.policy == "remote":
-            raise UserError("--policy remote acts through a server: give --server URL alone.")
-        follows = {ACTION: tasks[0].interface.action} if ACTION in policy_options(options.policy) else {}
-        return start_crew(
-            options.engine,
-            options.replicas,
-            options.policy,
-            checkpoint=options.checkpoint,
-            precision=options.precision,
-            device=options.device,
-            unnorm_key=options.unnorm_key or _default_unnorm_key(options.policy, suite),
-            **typed_options(options.policy, options.policy_option),
-            **follows,
-        )
-    if options.checkpoint or options.precision or options.device or options.unnorm_key or options.policy_option:
-        raise UserError(
-            "--server says whose policy acts: leave --checkpoint, --precision, --device, --unnorm-key and"
-            " --policy-option to the command that started it."
-        )
-    return start_crew(options.engine, options.replicas, "remote", url=options.server)
-
-
-def _default_unnorm_key(policy: str, suite: Suite) -> str | None:
-    """Return the name that checkpoints of policies with statistics by data set give the suite's data."""
-    return f"{suite.benchmark}_{suite.name}" if "unnorm_key" in policy_options(policy) else None
+    policy, arguments = options.chosen_policy()
+    known = policy_options(policy)
+    if ACTION in known:
+        arguments[ACTION] = tasks[0].interface.action
+    if "unnorm_key" in known:  # checkpoints of policies with statistics by data set name the suite's data so
+        arguments.setdefault("unnorm_key", f"{suite.benchmark}_{suite.name}")
+    return start_crew(options.engine, options.replicas, policy, **arguments)
 
 
 def _chosen_tasks(wanted: str | None, suite: Suite) -> list[SuiteTask]:

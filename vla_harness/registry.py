@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, get_type_hints
+
+from tformer.values import BadValue, check_value, read_value
 
 from .errors import UserError
 from .types import Policy
@@ -28,12 +31,6 @@ OWN_FLAGS = ("checkpoint", "precision", "device", "unnorm_key")
 ACTION = "action"
 """Option of policies that write whatever actions an environment takes: its ``ActionConvention``."""
 
-_TYPES: dict[str, Callable[[str], Any]] = {
-    "int": int,
-    "float": float,
-    "bool": {"true": True, "True": True, "false": False, "False": False}.__getitem__,
-}
-
 
 def available_policies() -> tuple[str, ...]:
     """Return the names that ``load_policy`` knows."""
@@ -44,48 +41,99 @@ def load_policy(name: str, **options: Any) -> Policy:
     """Build the policy ``name``; ``options`` are the keyword arguments of its class.
 
     Options whose value is None are left to the class. Raises UserError for an unknown name, an option that the policy
-    does not have, or one that it needs.
+    does not have or one that it needs, and a value that is not of the option's type or range.
     """
     policy_class = _policy_class(name)
+    known = policy_options(name)
     given = {key: value for key, value in options.items() if value is not None}
-    parameters = inspect.signature(policy_class).parameters
-    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        for key in given:
-            if key not in parameters:
-                known = ", ".join(name for name in parameters if name != ACTION) or "none"
-                raise UserError(f"The policy {name!r} has no option {key!r}; its options: {known}.")
-    for key, parameter in parameters.items():
-        if parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD and key not in given:
-            raise UserError(f"The policy {name!r} needs the option {key!r}: give --{key.replace('_', '-')}.")
+    for key, value in given.items():
+        option = _option(name, known, key)
+        try:
+            given[key] = checked = check_value(value, option.annotation)
+            if checked in ("", (), []) or (isinstance(checked, tuple | list) and "" in checked):
+                raise BadValue(f"is {value!r}, which is empty: give a value")
+        except BadValue as error:
+            raise UserError(f"The policy {name!r} cannot take its option {key!r}: {key} {error}.") from None
+    for option in known.values():
+        if option.required and option.name not in given:
+            flag = f"--{_flag(option.name)}" if option.name in OWN_FLAGS else f"--policy-option {option.name}=VALUE"
+            raise UserError(f"The policy {name!r} needs the option {option.name!r}: give {flag}.")
     return policy_class(**given)
 
 
-def policy_options(name: str) -> tuple[str, ...]:
-    """Return the options that ``load_policy(name, …)`` takes; raises UserError for an unknown name."""
-    return tuple(inspect.signature(_policy_class(name)).parameters)
+@dataclass(frozen=True)
+class PolicyOption:
+    """One option of a policy: a parameter of its class. default: None also where the class must be given a value."""
+
+    name: str
+    annotation: Any
+    default: Any
+    required: bool
+
+
+ANY_OPTION = PolicyOption("", Any, None, False)
+
+
+def policy_options(name: str) -> Mapping[str, PolicyOption]:
+    """Return the options that ``load_policy(name, …)`` takes, by name; raises UserError for an unknown policy.
+
+    A policy that takes any keyword has the entry ``**``, whose values are not checked.
+    """
+    policy_class = _policy_class(name)
+    types = _annotations(policy_class)
+    options = {}
+    for key, parameter in inspect.signature(policy_class).parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            options["**"] = ANY_OPTION
+        else:
+            required = parameter.default is parameter.empty
+            options[key] = PolicyOption(key, types.get(key, Any), None if required else parameter.default, required)
+    return options
 
 
 def typed_options(name: str, pairs: Sequence[str]) -> dict[str, Any]:
     """Return the options of the policy ``name`` that ``pairs`` state, such as "denoising_steps=8", with their types.
 
-    Raises UserError for a pair without a value, a value of another type, or one of the options that have a flag.
+    Raises UserError for a pair without a value, an option that the policy does not have, a value of another type or out
+    of range, an option given twice, or one of those that have a flag.
     """
-    parameters = inspect.signature(_policy_class(name)).parameters
+    known = policy_options(name)
     options: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
-        if not equals:
+        if not equals or not value.strip():
             raise UserError(f"--policy-option {pair} has no value: give KEY=VALUE.")
         if key in OWN_FLAGS:
-            raise UserError(f"--policy-option {pair} has a flag of its own: give --{key.replace('_', '-')} {value}.")
+            raise UserError(f"--policy-option {pair} has a flag of its own: give --{_flag(key)} {value}.")
         if key == ACTION:
             raise UserError(f"--policy-option {pair} is the environment's to say: leave it out.")
-        kinds = str(parameters[key].annotation).split(" | ") if key in parameters else []
+        if key in options:
+            raise UserError(f"--policy-option {key} is given twice: give it once.")
         try:
-            options[key] = next((_TYPES[kind](value) for kind in kinds if kind in _TYPES), value)
-        except (KeyError, ValueError):
-            raise UserError(f"--policy-option {pair}: {key} is {' or '.join(kinds)}, and {value!r} is none.") from None
+            options[key] = read_value(value, _option(name, known, key).annotation)
+        except BadValue as error:
+            raise UserError(f"--policy-option {pair}: {key} {error}.") from None
     return options
+
+
+def _option(policy: str, known: Mapping[str, PolicyOption], key: str) -> PolicyOption:
+    if key not in known and "**" not in known:
+        names = ", ".join(name for name in known if name != ACTION) or "none"
+        raise UserError(f"The policy {policy!r} has no option {key!r}; its options: {names}.")
+    return known.get(key, ANY_OPTION)
+
+
+def _flag(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _annotations(policy_class: Callable[..., Policy]) -> dict[str, Any]:
+    """Return the types of the parameters, of which those that cannot be resolved are left out."""
+    function = policy_class.__init__ if isinstance(policy_class, type) else policy_class  # type: ignore[misc]
+    try:
+        return get_type_hints(function, include_extras=True)
+    except NameError:  # a policy of somebody else that imports its types for the type checker alone
+        return {}
 
 
 def _policy_class(name: str) -> Callable[..., Policy]:

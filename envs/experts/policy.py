@@ -7,6 +7,7 @@ from collections.abc import Generator, Sequence
 
 import numpy as np
 
+from tformer.values import Fraction, Seed
 from vla_harness.errors import UserError
 from vla_harness.types import DELTA_EEF_POSE, Observation, Policy, PolicySpec
 
@@ -29,7 +30,13 @@ class ScriptedPolicy(Policy):
 
     spec = PolicySpec(name="scripted", action=DELTA_EEF_POSE, horizon=1, reads_scene=True)
 
-    def __init__(self, noise: float = 0.0, seed: int = 0) -> None:
+    def __init__(self, noise: Fraction = 0.0, seed: Seed = 0) -> None:
+        """Plan nothing yet.
+
+        Args:
+            noise: Most that is added to an entry of an action, a share of the controller's most; 0 adds nothing.
+            seed: Of the noise.
+        """
         self._noise = RecoveryNoise(noise, seed=seed)
         self._episodes: dict[str, Memory] = {}
         self._wanted: dict[str, np.ndarray] = {}

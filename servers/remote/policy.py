@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tformer.values import PositiveFloat
 from vla_harness.errors import UserError
 from vla_harness.types import Observation, Policy
 
@@ -22,12 +23,22 @@ TOKEN_VARIABLE = "VLA_SERVER_TOKEN"
 class RemotePolicy(Policy):
     """Asks a server. Its spec says what the server's policy reads and writes, so that a mismatch is refused at once."""
 
-    def __init__(self, url: str, token: str | None = None, timeout_s: float = 60.0, patience_s: float = 60.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        timeout_s: PositiveFloat = 60.0,
+        patience_s: PositiveFloat = 60.0,
+    ) -> None:
         """Ask the server what its policy reads and writes.
 
-        url: http://, https://, ws://, wss:// or tcp://HOST:PORT. token: None for $VLA_SERVER_TOKEN. timeout_s: for one
-        answer. patience_s: for all attempts at one, with growing pauses. Raises UserError when there is no such
-        server, and ConventionError when it does not say what its actions mean.
+        Args:
+            url: The server: http://, https://, ws://, wss:// or tcp://HOST:PORT.
+            token: What the server asks for; None for $VLA_SERVER_TOKEN.
+            timeout_s: Seconds for one answer.
+            patience_s: Seconds for all attempts at one answer, with growing pauses.
+
+        Raises UserError when there is no such server, and ConventionError when it does not say what its actions mean.
         """
         scheme = url.partition("://")[0]
         shown = token or os.environ.get(TOKEN_VARIABLE) or None

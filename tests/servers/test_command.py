@@ -86,7 +86,14 @@ def test_what_a_user_can_get_wrong_is_one_sentence(
             ("--policy", "random", "--token-file", str(tmp_path / "no")): "The token file",
             ("--policy", "random", "--port", "0", "--tls-key", str(tmp_path / "no")): "There is no file",
             ("--policy", "random", "--port", "0", "--max-queue", "0"): "--max-queue is 0: give at least 1.",
-            ("--policy", "random", "--port", "0", "--options", "seed"): "--options has 'seed': give KEY=VALUE.",
+            (
+                "--policy",
+                "random",
+                "--port",
+                "0",
+                "--options",
+                "seed",
+            ): "--policy-option seed has no value: give KEY=VALUE",
             ("--policy", "scripted", "--port", "0"): "The policy 'scripted' reads the simulator's state",
             ("--policy", "nobody", "--port", "0"): "There is no policy 'nobody'",
         }

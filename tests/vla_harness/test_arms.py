@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from vla_harness.conventions import Adapter
-from vla_harness.errors import ConventionError, UserError
-from vla_harness.registry import load_policy, typed_options
+from vla_harness.errors import ConventionError
+from vla_harness.registry import load_policy
 from vla_harness.types import (
     DELTA_EEF_POSE,
     ActionConvention,
@@ -80,8 +80,3 @@ def test_policies_without_a_model_write_what_the_environment_takes(
         assert actions.shape == (2, 1, dim)
     (still,) = load_policy("noop", action=convention).act([SEEN])[0]
     np.testing.assert_array_equal(still, [-1.0 if entry in grippers else 0.0 for entry in range(dim)])
-
-
-def test_the_environments_convention_is_no_option_of_the_command() -> None:
-    with pytest.raises(UserError, match="is the environment's to say"):
-        typed_options("noop", ["action=7"])

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tformer.values import Seed
+
 from ..types import (
     DELTA_EEF_POSE,
     ActionConvention,
@@ -35,8 +37,13 @@ class NoopPolicy(Policy):
 class RandomPolicy(Policy):
     """Draws every entry of every action uniformly from [-1, 1)."""
 
-    def __init__(self, seed: int = 0, action: ActionConvention | JointConvention = DELTA_EEF_POSE) -> None:
-        """Draw ``action``s from (``seed``, episode, step); the run's own seed is part of the episode's name."""
+    def __init__(self, seed: Seed = 0, action: ActionConvention | JointConvention = DELTA_EEF_POSE) -> None:
+        """Draw actions from (seed, episode, step).
+
+        Args:
+            seed: Of the draws; the run's own seed is part of the episode's name.
+            action: What the environment takes.
+        """
         self.spec = PolicySpec("random", action)
         self._seed = seed
 

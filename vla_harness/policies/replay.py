@@ -26,7 +26,11 @@ class ReplayPolicy(Policy):
     """
 
     def __init__(self, checkpoint: str, action: ActionConvention | JointConvention = DELTA_EEF_POSE) -> None:
-        """Read the run folder ``checkpoint``, whose environments took ``action``s.
+        """Read a run.
+
+        Args:
+            checkpoint: Folder of the run whose actions are played again.
+            action: What the environment takes.
 
         Raises UserError if it is no run, holds no finished episode, or its actions have another meaning or length.
         """

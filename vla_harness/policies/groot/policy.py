@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from tformer.values import PositiveInt, Seed
 
 from ...conventions import orient
 from ...errors import UserError
@@ -39,21 +41,32 @@ class GrootPolicy(Policy):
         data_config: str = "libero",
         precision: str | None = None,
         device: str = "auto",
-        seed: int = 0,
-        denoising_steps: int | None = None,
+        seed: Seed = 0,
+        denoising_steps: PositiveInt | None = None,
         prompt: PromptStyle = "policy",
         frames: Literal["nvidia", "lerobot"] = "nvidia",
         base: str | None = None,
         metadata: str | None = None,
         compile: bool = False,
     ) -> None:
-        """Load a checkpoint: checkpoint, tokenizer, embodiment, precision, device, base, metadata as in ``open_groot``.
+        """Load a checkpoint, as ``open_groot`` does.
 
-        data_config: a built-in data configuration or a .toml file. seed: of the noise. denoising_steps: None for the
-        checkpoint's own number. prompt: "policy" writes the words as NVIDIA's inference does, "train" as its training.
-        frames: how frames are made small, as NVIDIA's code or lerobot's. compile: torch.compile on CUDA; takes minutes.
+        Args:
+            checkpoint: A folder or hub id, in NVIDIA's layout or lerobot's.
+            tokenizer: A folder or hub id with Eagle's tokenizer; None for the checkpoint's own, else the hub's.
+            embodiment: Whose statistics and weights apply, such as new_embodiment or gr1.
+            data_config: A built-in data configuration, such as so100_dualcam, or a .toml file.
+            precision: fp32, bf16, 8bit or 4bit; None: bf16 on an accelerator, fp32 on the CPU.
+            device: auto (CUDA where there is one), cpu, cuda or cuda:N.
+            seed: Of the noise.
+            denoising_steps: Steps of flow matching; None for the checkpoint's own number.
+            prompt: How the words enter the prompt, as in NVIDIA's inference (policy) or its training (train).
+            frames: How frames are made small, as NVIDIA's code or lerobot's.
+            base: Checkpoint that states the sizes and statistics that this one leaves out, as lerobot's layout does;
+                None for the one that it names itself, or the 3B model.
+            metadata: A metadata.json whose statistics are used instead of the checkpoint's.
+            compile: Use torch.compile on CUDA, which takes minutes.
         """
-        _check_choices(prompt, frames, denoising_steps)
         parts = open_groot(checkpoint, tokenizer, embodiment, data_config, precision, device, base, metadata)
         self._begin(parts, seed, denoising_steps, prompt, frames, compile)
 
@@ -175,15 +188,6 @@ class GrootPolicy(Policy):
     def _noise(self, generator: np.random.Generator) -> np.ndarray:
         head = self.parts.model.config.head
         return generator.standard_normal((head.action_horizon, head.action_dim)).astype(np.float32)
-
-
-def _check_choices(prompt: str, frames: str, steps: int | None) -> None:
-    if prompt not in get_args(PromptStyle):
-        raise UserError(f"There is no prompt style {prompt!r}: choose policy or train.")
-    if frames not in _FRAMES:
-        raise UserError(f"There is no way {frames!r} to make frames small: choose one of {', '.join(_FRAMES)}.")
-    if steps is not None and steps < 1:
-        raise UserError(f"denoising_steps is {steps}: give at least 1.")
 
 
 def _rows(observations: Mapping[str, Any], count: int) -> list[dict[str, Any]]:

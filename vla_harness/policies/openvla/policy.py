@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from PIL import Image
+
+from tformer.values import Seed
 
 from ...checkpoints import module_bytes
 from ...types import DELTA_EEF_POSE, Observation, Policy, PolicySpec
@@ -29,11 +31,11 @@ def openvla_policy(
     device: str = "auto",
     unnorm_key: str | None = None,
     revision: str | None = None,
-    attn: str = "auto",
+    attn: Literal["auto", "sdpa", "flash"] = "auto",
     center_crop: bool = True,
     only_actions: bool = False,
     cameras: Sequence[str] = ("agentview", "wrist"),
-    seed: int = 0,
+    seed: Seed = 0,
     compile: bool = False,
 ) -> OpenVLAPolicy | OFTPolicy:
     """Load a checkpoint, a folder or a hub id such as "openvla/openvla-7b-finetuned-libero-spatial".
@@ -41,17 +43,20 @@ def openvla_policy(
     One that holds OFT's action head, state projector or FiLM backbone becomes an ``OFTPolicy``, any other an
     ``OpenVLAPolicy``.
 
-    precision: "fp32", "bf16", "8bit" or "4bit"; None: bf16 on an accelerator, fp32 on the CPU.
-    device: "auto" (CUDA where there is one), "cpu", "cuda", "cuda:1".
-    unnorm_key: data set whose statistics scale the actions; "_no_noops" is added where only that exists. None
-        serves a checkpoint that has one set only.
-    revision: the hub's branch, tag or commit.
-    attn: "auto" (flash-attn where it is installed and can serve, else torch's attention), "sdpa" or "flash".
-    center_crop: crop LIBERO frames as the reference does for checkpoints trained with image augmentation.
-    only_actions: choose each token among the action tokens; the reference chooses among all. Not for OFT.
-    cameras: what an OFT checkpoint was trained on, in this order. OpenVLA itself reads the first.
-    seed: of the noise that OFT's diffusion head begins with.
-    compile: torch.compile before the first episode, which takes minutes; needs a C++ compiler on the CPU.
+    Args:
+        checkpoint: A folder or hub id.
+        precision: fp32, bf16, 8bit or 4bit; None: bf16 on an accelerator, fp32 on the CPU.
+        device: auto (CUDA where there is one), cpu, cuda or cuda:N.
+        unnorm_key: Data set whose statistics scale the actions; "_no_noops" is added where only that exists. None
+            serves a checkpoint that has one set only.
+        revision: The hub's branch, tag or commit.
+        attn: auto (flash-attn where it is installed and can serve, else torch's attention), sdpa or flash.
+        center_crop: Crop LIBERO frames as the reference does for checkpoints trained with image augmentation.
+        only_actions: Choose each token among the action tokens; the reference chooses among all. Not for OFT.
+        cameras: What an OFT checkpoint was trained on, in this order. OpenVLA itself reads the first.
+        seed: Of the noise that OFT's diffusion head begins with.
+        compile: Use torch.compile before the first episode, which takes minutes; needs a C++ compiler on the CPU.
+
     Raises UserError before anything large is read if one of these cannot be met.
     """
     parts = open_openvla(checkpoint, precision, device, unnorm_key, revision, attn, compile)

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from tformer.values import NonNegativeFloat, PositiveInt, Seed
+
 from ...checkpoints.files import Checkpoint, find_checkpoint
 from ...checkpoints.precision import choose_device
 from ...errors import UserError
@@ -30,16 +32,19 @@ class TformerPolicy(Policy):
         self,
         checkpoint: str | None = None,
         device: str = "auto",
-        seed: int = 0,
-        execute: int | None = None,
-        ensemble: float | None = None,
+        seed: Seed = 0,
+        execute: PositiveInt | None = None,
+        ensemble: NonNegativeFloat | None = None,
     ) -> None:
-        """Load a checkpoint: a folder, a hub id, or None for the one that comes with the package.
+        """Load a checkpoint.
 
-        device: auto (a GPU where there is one), cpu or cuda. seed: of the noise. execute: actions played of each chunk
-        before the next look (receding horizon), None for half of them. ensemble: look at every step instead, and play
-        the mean of all chunks' actions for this moment, the i-th newest weighted by exp(-ensemble * i) (ACT,
-        arXiv:2304.13705, counts from the oldest).
+        Args:
+            checkpoint: A folder or hub id; None for the one that comes with the package.
+            device: auto (a GPU where there is one), cpu, cuda or cuda:N.
+            seed: Of the noise.
+            execute: Actions played of each chunk before the next look (receding horizon); None for half of them.
+            ensemble: Look at every step instead, and play the mean of all chunks' actions for this moment, the i-th
+                newest weighted by exp(-ensemble * i) (ACT, arXiv:2304.13705, counts from the oldest).
         """
         found = Checkpoint("shipped with vla-harness", SHIPPED) if checkpoint is None else find_checkpoint(checkpoint)
         self._device = choose_device(device)
