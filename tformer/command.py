@@ -91,7 +91,7 @@ def merge_repeated(options: type[Any], arguments: Sequence[str]) -> list[str]:
     for group in groups[1:]:
         name, equals, value = group[0].partition("=")
         name = name.replace("_", "-")
-        if name not in first:
+        if name not in first or _is_appended(options, name[2:].replace("-", "_")):
             first[name] = group
             merged.append(group)
         elif _takes_several(options, name[2:].replace("-", "_")):
@@ -105,6 +105,11 @@ def _takes_several(options: type[Any], field: str) -> bool:
     """Return True where ``field`` of the dataclass is a tuple or list, or an optional one."""
     kind = get_type_hints(options).get(field)
     return any(get_origin(each) in (tuple, list) for each in (kind, *get_args(kind)))
+
+
+def _is_appended(options: type[Any], field: str) -> bool:
+    """Return True where tyro itself gathers the values of a repeated ``field``."""
+    return tyro.conf.UseAppendAction in get_args(get_type_hints(options, include_extras=True).get(field))
 
 
 def _sentence(complaint: str) -> str:

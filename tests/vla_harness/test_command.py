@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from tyro.conf import Positional
+from tyro.conf import Positional, UseAppendAction
 
 from vla_harness.command import missing_package, parse_options
 from vla_harness.errors import UserError
@@ -64,6 +64,8 @@ class Repeatable:
     """Tasks."""
     seed: int = 0
     """Seed."""
+    option: UseAppendAction[tuple[str, ...]] = ()
+    """Of which each occurrence takes one value."""
 
 
 @pytest.mark.parametrize(
@@ -79,6 +81,10 @@ def test_a_repeated_sequence_option_keeps_all_its_values(
 ) -> None:
     parsed = parse_options(Repeatable, arguments, "toy")
     assert parsed.dataset == tuple(map(Path, datasets)) and parsed.tasks == tasks
+
+
+def test_an_appended_option_takes_one_value_each_time() -> None:
+    assert parse_options(Repeatable, ["--option", "a=1", "--option=b=2"], "toy").option == ("a=1", "b=2")
 
 
 def test_a_repeated_option_of_one_value_is_refused() -> None:
