@@ -81,11 +81,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _evaluate(options: Offline) -> int:
-    from vla_harness.offline import Evaluation, evaluate_trajectory, predictor_of, write_report
+    from vla_harness.offline import Evaluation, check_report_folder, evaluate_trajectory, predictor_of, write_report
 
     for name in ("trajectories", "steps"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name} is {getattr(options, name)}: give at least 1.")
+    out = options.out or Path("runs") / f"offline-{options.policy}-{datetime.now():%Y%m%d-%H%M%S}"
+    check_report_folder(out)
     dataset = open_dataset(options.dataset, options.convention, options.image_orientation)
     keys = options.action_keys.split(",") if options.action_keys else None
     cameras = _pairs(options.cameras) if options.cameras else None
@@ -101,7 +103,6 @@ def _evaluate(options: Offline) -> int:
         tqdm.write(f"episode {one.episode:>4}  MSE {one.mse:.6g} over {len(one.truth)} steps")
     evaluation = Evaluation(tuple(evaluated))
     config = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(options).items()}
-    out = options.out or Path("runs") / f"offline-{options.policy}-{datetime.now():%Y%m%d-%H%M%S}"
     write_report(evaluation, config | {"provenance": dict(policy.provenance)}, out)
     for name, value in zip(evaluation.trajectories[0].names, evaluation.mse_per_dimension, strict=True):
         print(f"  {name:<24} {value:.6g}")

@@ -17,6 +17,7 @@ from tformer.errors import UserError as OptionError
 from tformer.errors import disk_is_full
 
 from .errors import RunFailed, UserError
+from .printing import printable
 
 DONE, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -80,7 +81,7 @@ def missing_package(error: ModuleNotFoundError, extra: str) -> int:
 
 
 def _say(text: str, code: int) -> int:
-    print(text, file=sys.stderr)
+    print(printable(text), file=sys.stderr)
     return code
 
 

@@ -10,15 +10,15 @@ from typing import Self
 import av
 import numpy as np
 
-from .results.files import explain_write_errors
+from .results.files import explain_write_errors, unfinished_path
 
 
 class VideoWriter:
     """Writes (height, width, 3) uint8 frames to ``path`` as H.264, yuv420p, at ``fps`` frames a second.
 
-    The file appears under its name when ``close`` has finished it; until then, and after a kill, only ``<name>.part``
-    is there. As a context manager it closes, or aborts when an exception leaves the block. Raises UserError when the
-    disk is full or ``path`` cannot be written.
+    The file appears under its name when ``close`` has finished it; until then it has a random one. As a context manager
+    it closes, or aborts when an exception leaves the block. Raises UserError when the disk is full or ``path`` cannot
+    be written.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class VideoWriter:
         """``keyframe_every``: frames between those that decode alone (None: the encoder's choice, for watching)."""
         self.path = Path(path)
         self._shape = (height, width, 3)
-        self._part = self.path.with_name(self.path.name + ".part")
+        self._part = unfinished_path(self.path)
         with explain_write_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # faststart puts the index first, so that a browser can begin before it has the whole file

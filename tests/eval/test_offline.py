@@ -189,6 +189,9 @@ def test_the_command_leaves_json_html_and_plots(
     again = tmp_path / "again"
     assert main([*options, "--out", str(again)]) == 0
     assert json.loads((again / "offline.json").read_text())["mse"] == content["mse"]
+    (tmp_path / "report.html").write_text("of a run")
+    assert main([*options, "--out", str(tmp_path)]) == 2
+    assert "exists already" in capsys.readouterr().err and (tmp_path / "report.html").read_text() == "of a run"
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 from ..errors import UserError
+from ..results.files import check_new_folder, new_folder
 from .dataset import Dataset, LeRobotStorage
 from .features import BOOKKEEPING, Feature
-from .lerobot_v3 import remove_folder, write_v3
+from .lerobot_v3 import write_v3
 from .opening import open_dataset
 from .writer import DatasetWriter
 
@@ -27,29 +29,23 @@ def convert_dataset(
     ``out`` appears once all is written. progress: is told the episodes done.
     Raises UserError where ``out`` exists, the source is damaged, or it has not what LIBERO's files need.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} exists already: choose a new folder for the conversion.")
+    check_new_folder(out)
     if dataset.version == version and not dataset.translation:
         raise UserError(f"{dataset.path} is a {version} dataset already: choose another version.")
-    partial = out.with_name(out.name + ".partial")
-    remove_folder(partial)
-    if version == "hdf5":
-        from .libero_hdf5 import write_demonstrations  # h5py is needed for these files alone
+    with new_folder(out) as folder:
+        if version == "hdf5":
+            from .libero_hdf5 import write_demonstrations  # h5py is needed for these files alone
 
-        write_demonstrations(dataset, partial, progress)
-    elif version == "v2.1":
-        _write_v2(dataset, partial, progress)
-    elif dataset.version.startswith("v2.") and not dataset.translation:
-        write_v3(dataset, partial)
-    else:
-        middle = out.with_name(out.name + ".middle")
-        remove_folder(middle)
-        _write_v2(dataset, middle, progress)
-        write_v3(open_dataset(middle), partial)
-        remove_folder(middle)
-    if out.exists():
-        out.rmdir()
-    partial.replace(out)
+            write_demonstrations(dataset, folder, progress)
+        elif version == "v2.1":
+            _write_v2(dataset, folder, progress)
+        elif dataset.version.startswith("v2.") and not dataset.translation:
+            write_v3(dataset, folder)
+        else:
+            with TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as name:
+                middle = Path(name) / out.name
+                _write_v2(dataset, middle, progress)
+                write_v3(open_dataset(middle), folder)
     return open_dataset(out)
 
 

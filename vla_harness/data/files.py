@@ -24,8 +24,13 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """Return the JSON objects in ``path``, one a line. Raises UserError that names the line."""
+    return parse_json_lines(_text(path).splitlines(), path)
+
+
+def parse_json_lines(lines: Sequence[str], path: Path) -> list[dict[str, Any]]:
+    """Return the JSON objects in the ``lines`` of ``path``; blank lines are skipped. Raises UserError."""
     rows = []
-    for number, line in enumerate(_text(path).splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         if line.strip():
             row = _parse(line, f"Line {number} of {path}")
             if not isinstance(row, dict):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import av
 
+from ..results.files import new_file, unfinished_path
 from ..video import VideoWriter
 from .lerobot import VideoPart
 from .videos import VideoFile
@@ -23,7 +24,7 @@ class VideoJoiner:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self.fps = path, Fraction(fps).limit_denominator(1001)
         self.frames = 0
-        self._part = path.with_name(path.name + ".part")
+        self._part = unfinished_path(path)
         self._container = av.open(str(self._part), "w", format="mp4", options={"movflags": "faststart"})
         self._stream: av.VideoStream | None = None
 
@@ -71,9 +72,8 @@ def extract_video(part: VideoPart, path: Path, fps: float) -> None:
     """Write the frames of ``part`` to ``path``: a copy where it is a whole file or begins with a keyframe."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if part.end is None:
-        temporary = path.with_name(path.name + ".part")
-        shutil.copyfile(part.path, temporary)
-        temporary.replace(path)
+        with new_file(path) as unfinished:
+            shutil.copyfile(part.path, unfinished)
         return
     half = 0.5 / fps
     if not _cut(part, path, half):
@@ -87,7 +87,6 @@ def extract_video(part: VideoPart, path: Path, fps: float) -> None:
 def _cut(part: VideoPart, path: Path, half: float) -> bool:
     """Copy the packets of ``part`` to ``path``; False, and no file, where its first frame is no keyframe."""
     assert part.end is not None
-    temporary = path.with_name(path.name + ".part")
     with av.open(str(part.path)) as source:
         stream = source.streams.video[0]
         assert stream.time_base is not None
@@ -99,11 +98,13 @@ def _cut(part: VideoPart, path: Path, half: float) -> bool:
         first = min((packet.pts for packet in packets if packet.pts is not None), default=None)
         if first is None or not packets[0].is_keyframe or packets[0].pts != first:
             return False
-        with av.open(str(temporary), "w", format="mp4", options={"movflags": "faststart"}) as target:
+        with (
+            new_file(path) as unfinished,
+            av.open(str(unfinished), "w", format="mp4", options={"movflags": "faststart"}) as target,
+        ):
             copied = target.add_stream_from_template(stream)
             for packet in packets:
                 packet.pts, packet.dts = (packet.pts or 0) - first, (packet.dts or 0) - first
                 packet.stream = copied
                 target.mux(packet)
-    temporary.replace(path)
     return True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)
 
 
 def write_v3(dataset: Dataset, root: Path) -> None:
-    """Write ``dataset``, of the v2 layout, as v3.0 into the new folder ``root``. Videos are not encoded anew."""
+    """Write ``dataset``, of the v2 layout, as v3.0 into the empty folder ``root``. Videos are not encoded anew."""
     numbers = sorted(dataset.tasks)
     if numbers != list(range(len(numbers))):
         raise UserError(
@@ -215,9 +214,3 @@ def _info(dataset: Dataset, features: Mapping[str, Feature], frames: int) -> dic
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=4, ensure_ascii=False), encoding="utf-8")
-
-
-def remove_folder(path: Path) -> None:
-    """Remove a folder that an interrupted conversion left."""
-    if path.exists():
-        shutil.rmtree(path)

@@ -20,11 +20,11 @@ import numpy as np
 
 from ..conventions import orient
 from ..errors import UserError
-from ..results.files import explain_write_errors
 from ..types import ImageOrientation
 from .conventions import ACTION_NAMES, STATE, STATE_NAMES, libero_modality, state_parts
 from .dataset import Dataset, Episode
 from .features import BOOKKEEPING, Feature
+from .hdf5_files import new_hdf5
 from .lerobot import EpisodeRecord
 from .modality import Part
 
@@ -200,7 +200,7 @@ def _orientation(file: Path, data: h5py.Group) -> ImageOrientation:
 
 
 def write_demonstrations(dataset: Dataset, folder: Path, progress: Callable[[int], object] = lambda done: None) -> None:
-    """Write ``dataset`` as LIBERO's files into the new ``folder``: one for each task, demo_0, demo_1, … in each.
+    """Write ``dataset`` as LIBERO's files into the empty ``folder``: one for each task, demo_0, demo_1, … in each.
 
     Taken are the cameras agentview and wrist, the states eef_pos, eef_axis_angle, gripper_qpos and joint, and the
     action; ``left_out`` names the rest. As in LIBERO's files the last row of a demonstration has reward and done 1.
@@ -216,19 +216,17 @@ def write_demonstrations(dataset: Dataset, folder: Path, progress: Callable[[int
             raise UserError(f"Episode {episode.index} of {dataset.path} has {len(said)} tasks, and LIBERO's have one.")
         positions.setdefault(said.pop(), []).append(position)
     done = 0
-    with explain_write_errors(folder):
-        folder.mkdir(parents=True)
-        for name, (words, chosen) in zip(_file_names(list(positions)), positions.items(), strict=True):
-            with h5py.File(folder / name, "w") as file:
-                data = file.create_group("data")
-                data.attrs["problem_info"] = json.dumps({"language_instruction": words})
-                data.attrs["macros_image_convention"] = "opengl"
-                data.attrs["num_demos"] = len(chosen)
-                data.attrs["total"] = sum(dataset.episodes[position].length for position in chosen)
-                for number, position in enumerate(chosen):
-                    _write_demonstration(data.create_group(f"demo_{number}"), dataset.episode(position), sources)
-                    done += 1
-                    progress(done)
+    for name, (words, chosen) in zip(_file_names(list(positions)), positions.items(), strict=True):
+        with new_hdf5(folder / name) as file:
+            data = file.create_group("data")
+            data.attrs["problem_info"] = json.dumps({"language_instruction": words})
+            data.attrs["macros_image_convention"] = "opengl"
+            data.attrs["num_demos"] = len(chosen)
+            data.attrs["total"] = sum(dataset.episodes[position].length for position in chosen)
+            for number, position in enumerate(chosen):
+                _write_demonstration(data.create_group(f"demo_{number}"), dataset.episode(position), sources)
+                done += 1
+                progress(done)
 
 
 def left_out(dataset: Dataset) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from tqdm import tqdm
 from tyro.conf import arg
@@ -21,14 +21,17 @@ from tyro.conf import arg
 from ..command import DONE, parse_options, run_command
 from ..errors import RunFailed, UserError
 from ..protocols import PROTOCOLS
-from ..results.files import write_text
+from ..results.files import check_new_folder, explain_write_errors, new_folder, write_text
 from ..results.wording import plural
 from .convert import Version, convert_dataset
 from .demonstrations import Demonstration, DemonstrationJob, demonstrate, features
-from .lerobot_v3 import remove_folder
+from .files import read_json
 from .opening import open_dataset
 from .writer import DatasetWriter
 
+FPS = 20
+RECORDING = "meta/recording.json"
+"""What was recorded, beside the data; it also marks a folder that a recording may go on in."""
 SPARE_BYTES = 1e9
 """Disk that is left to others."""
 
@@ -84,21 +87,28 @@ def record(options: Record) -> int:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}: give 1 or more.")
     if options.image_size % 2 or options.image_size < 16:
         raise UserError(f"--image-size is {options.image_size}: give an even number of 16 or more.")
-    if options.out.exists() and any(options.out.iterdir()):
-        raise UserError(f"{options.out} exists already: choose a new folder, or remove that one.")
-    jobs = _jobs(options)
+    check_new_folder(options.out)
     part = options.out.with_name(options.out.name + ".recording")
-    with DatasetWriter(part, 20, features(options.image_size), robot_type="panda") as writer:
-        _remember(part, options)
+    begun = os.path.lexists(part)
+    if begun:
+        _check_same(part, options)
+    jobs = _jobs(options)
+    if not begun:
+        with new_folder(part) as folder:
+            DatasetWriter(folder, FPS, features(options.image_size), robot_type="panda")
+            write_text(folder / RECORDING, json.dumps(_identity(options), indent=4))
+    with DatasetWriter(part, FPS, features(options.image_size), robot_type="panda") as writer:
         if writer.episodes:
             print(f"{part} holds {plural(writer.episodes, 'episode')} already: going on there")
         _play(jobs, writer, options)
     written = open_dataset(part)
     if options.format == "v2.1":
-        part.replace(options.out)
+        check_new_folder(options.out)
+        with explain_write_errors(options.out):
+            part.rename(options.out)
     else:
         convert_dataset(written, options.out, options.format)
-        remove_folder(part)
+        shutil.rmtree(part)
     done = open_dataset(options.out)
     print(
         f"{options.out}: {plural(len(done.episodes), 'episode')}, {done.frames} rows, {_megabytes(_size(options.out))}"
@@ -136,22 +146,25 @@ def _jobs(options: Record) -> list[DemonstrationJob]:
     ]
 
 
-def _remember(part: Path, options: Record) -> None:
-    """Write what is recorded beside the data; raise UserError if the folder was begun with other options."""
-    wanted = {
-        name: getattr(options, name)
-        for name in ("suite", "episodes", "image_size", "frame_every", "jitter", "noise", "seed", "assets")
-    } | {"tasks": None if options.tasks is None else list(options.tasks)}
-    path = part / "meta" / "recording.json"
-    if path.exists():
-        there = json.loads(path.read_text(encoding="utf-8"))
-        for name, value in wanted.items():
-            if there.get(name) != value:
-                raise UserError(
-                    f"{part} was begun with --{name.replace('_', '-')} {there.get(name)}, and this is {value}: give the"
-                    " same again, or another --out."
-                )
-    write_text(path, json.dumps(wanted, indent=4))
+def _identity(options: Record) -> dict[str, Any]:
+    """Return what the recorded rows depend on."""
+    names = ("suite", "episodes", "image_size", "frame_every", "jitter", "noise", "seed", "assets")
+    tasks = None if options.tasks is None else list(options.tasks)
+    return {name: getattr(options, name) for name in names} | {"tasks": tasks}
+
+
+def _check_same(part: Path, options: Record) -> None:
+    """Raise UserError unless ``part`` is a recording that was begun with these options."""
+    path = part / RECORDING
+    if part.is_symlink() or not path.is_file():
+        raise UserError(f"{part} is in the way and no recording that was cut short: move it, or give another --out.")
+    there = read_json(path)
+    for name, value in _identity(options).items():
+        if there.get(name) != value:
+            raise UserError(
+                f"{part} was begun with --{name.replace('_', '-')} {there.get(name)}, and this is {value}: give the"
+                " same again, or another --out."
+            )
 
 
 def _play(jobs: list[DemonstrationJob], writer: DatasetWriter, options: Record) -> None:

@@ -10,7 +10,7 @@ import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,12 +21,12 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from ..errors import UserError
-from ..results.files import explain_write_errors, write_text
+from ..results.files import UNFINISHED, explain_write_errors, new_file, new_folder, remove_unfinished, write_text
 from ..video import VideoWriter
 from .dataset import Episode, LeRobotStorage
 from .episode_statistics import ImageStatistics, episode_statistics
 from .features import BOOKKEEPING, Feature, arrow_column, feature_entry, huggingface_metadata, parse_features
-from .files import read_json
+from .files import parse_json_lines, read_json, take
 from .joining import GAP_BETWEEN_KEYFRAMES, extract_video
 from .lerobot import CHUNK, V2_DATA, V2_VIDEO
 from .modality import Modality, default_modality, modality_json
@@ -73,18 +73,19 @@ class DatasetWriter:
             self._check_same(read_json(meta / "info.json"))
             self._recover()
         else:
-            # A folder with nothing but meta is one that was cut short before its first episode.
-            if self.path.exists() and any(file.name != "meta" for file in self.path.iterdir()):
-                raise UserError(f"{self.path} holds something else than a dataset: choose an empty folder.")
             with explain_write_errors(self.path):
-                meta.mkdir(parents=True, exist_ok=True)
+                # What a kill left before the dataset was begun is no content.
+                if self.path.exists() and not all(UNFINISHED.fullmatch(entry.name) for entry in self.path.iterdir()):
+                    raise UserError(f"{self.path} holds something else than a dataset: choose an empty folder.")
+                remove_unfinished(self.path)
             cameras = [name for name, feature in self.features.items() if feature.is_visual]
             chosen = modality or default_modality(self.features, cameras)
-            write_text(meta / "modality.json", json.dumps(modality_json(chosen), indent=4))
-            _rewrite(meta / "tasks.jsonl", [_task_line(*item) for item in self.tasks.items()])
-            for name in ("episodes_stats.jsonl", "episodes.jsonl"):
-                _rewrite(meta / name, [])
-            self._write_info()
+            with new_folder(meta) as folder:
+                write_text(folder / "modality.json", json.dumps(modality_json(chosen), indent=4))
+                _rewrite(folder / "tasks.jsonl", [_task_line(*item) for item in self.tasks.items()])
+                for name in ("episodes_stats.jsonl", "episodes.jsonl"):
+                    _rewrite(folder / name, [])
+                self._write_info(folder)
 
     @property
     def episodes(self) -> int:
@@ -193,7 +194,7 @@ class DatasetWriter:
         self.lengths.append(length)
         self._write_info()
 
-    def _write_info(self) -> None:
+    def _write_info(self, meta: Path | None = None) -> None:
         count, videos = self.episodes, self._videos
         info = {
             "codebase_version": "v2.1",
@@ -210,7 +211,7 @@ class DatasetWriter:
             "video_path": V2_VIDEO if videos else None,
             "features": {name: feature_entry(feature) for name, feature in self.features.items()},
         }
-        write_text(self.path / "meta" / "info.json", json.dumps(info, indent=4))
+        write_text((meta or self.path / "meta") / "info.json", json.dumps(info, indent=4))
 
     def _check_same(self, info: Mapping[str, Any]) -> None:
         where = self.path / "meta" / "info.json"
@@ -221,6 +222,9 @@ class DatasetWriter:
             "fps": (info.get("fps"), self.fps),
             "robot_type": (info.get("robot_type"), self.robot_type),
             "features": (stored, wanted),
+            "data_path": (info.get("data_path"), V2_DATA),
+            "video_path": (info.get("video_path"), V2_VIDEO if self._videos else None),
+            "chunks_size": (info.get("chunks_size"), CHUNK),
         }
         for field, (there, here) in same.items():
             if there != here:
@@ -230,15 +234,18 @@ class DatasetWriter:
         """Take in what is complete, drop what was cut short, and put the metadata in order."""
         meta = self.path / "meta"
         episodes = _whole_lines(meta / "episodes.jsonl")
-        self.lengths = [row["length"] for row in episodes]
-        tasks = _whole_lines(meta / "tasks.jsonl")
-        self.tasks = {row["task_index"]: row["task"] for row in tasks}
+        if [row.get("episode_index") for row in episodes] != list(range(len(episodes))):
+            raise UserError(f"{meta / 'episodes.jsonl'} does not number its episodes 0, 1, 2, …: convert the dataset.")
+        self.lengths = [take(row, "length", int, meta / "episodes.jsonl") for row in episodes]
+        tasks, where = _whole_lines(meta / "tasks.jsonl"), meta / "tasks.jsonl"
+        self.tasks = {take(row, "task_index", int, where): take(row, "task", str, where) for row in tasks}
         _rewrite(meta / "tasks.jsonl", tasks)
         _rewrite(meta / "episodes_stats.jsonl", _whole_lines(meta / "episodes_stats.jsonl")[: self.episodes])
         _rewrite(meta / "episodes.jsonl", episodes)
+        remove_unfinished(meta)
         for place in (self._place(V2_DATA), *(self._place(V2_VIDEO, name) for name in self._videos)):
-            for suffix in ("", ".part", ".tmp"):
-                (self.path / f"{place}{suffix}").unlink(missing_ok=True)
+            remove_unfinished((self.path / place).parent)
+            (self.path / place).unlink(missing_ok=True)
         self._write_info()
 
 
@@ -321,12 +328,10 @@ def png_bytes(image: np.ndarray) -> bytes:
 
 def _write_table(path: Path, table: pa.Table) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
+    with new_file(path) as unfinished, unfinished.open("wb") as file:
         pq.write_table(table, file)
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _task_line(number: int, words: str) -> dict[str, Any]:
@@ -345,12 +350,8 @@ def _rewrite(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of ``path`` up to the first line that a kill cut short."""
-    rows: list[dict[str, Any]] = []
-    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    for line in text.splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
-    return rows
+    """Return the rows of ``path``; without the last line where a kill cut it short."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    with suppress(UserError):
+        return parse_json_lines(lines, path)
+    return parse_json_lines(lines[:-1], path)

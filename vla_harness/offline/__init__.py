@@ -2,7 +2,7 @@
 
 from .evaluation import Evaluation, Trajectory, evaluate_trajectory
 from .predictors import ModalityPredictor, ObservationPredictor, Predictor, predictor_of
-from .report import write_report
+from .report import check_report_folder, write_report
 
 __all__ = [
     "Evaluation",
@@ -10,6 +10,7 @@ __all__ = [
     "ObservationPredictor",
     "Predictor",
     "Trajectory",
+    "check_report_folder",
     "evaluate_trajectory",
     "predictor_of",
     "write_report",

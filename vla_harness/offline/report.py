@@ -11,15 +11,17 @@ from typing import Any
 import numpy as np
 
 from .. import results
-from ..results.files import explain_write_errors, write_text
+from ..results.files import check_new_folder, explain_write_errors, write_text
 from ..results.wording import plural, value_text
 from .evaluation import Evaluation, Trajectory
 
+REPORT = "offline.json"
 _STYLE = Path(results.__file__).with_name("report.css")
 
 
 def write_report(evaluation: Evaluation, config: Mapping[str, Any], out: Path) -> dict[str, Any]:
     """Write the report into the folder ``out`` and return offline.json's content. config: what was evaluated."""
+    check_report_folder(out)
     with explain_write_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     names = evaluation.trajectories[0].names
@@ -42,9 +44,15 @@ def write_report(evaluation: Evaluation, config: Mapping[str, Any], out: Path) -
     }
     for one in evaluation.trajectories:
         plot_trajectory(one, out / plot_name(one))
-    write_text(out / "offline.json", json.dumps(content, indent=1))
+    write_text(out / REPORT, json.dumps(content, indent=1))
     write_text(out / "report.html", render(content))
     return content
+
+
+def check_report_folder(out: Path) -> None:
+    """Raise UserError unless ``out`` is new, empty or the folder of an earlier report of this kind."""
+    if not (out / REPORT).exists():
+        check_new_folder(out)
 
 
 def plot_name(trajectory: Trajectory) -> str:

@@ -70,7 +70,7 @@ def explain_database_errors(path: Path) -> Iterator[None]:
     except sqlite3.DatabaseError as error:
         file, code = path / DATABASE, getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code == sqlite3.SQLITE_FULL:
-            raise UserError(disk_full(path)) from error
+            raise UserError(disk_full(path, "run the same command with --resume")) from error
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             raise UserError(f"{file} is damaged: put back a copy, or choose another --out.") from error
         if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR):

@@ -27,7 +27,7 @@ from ..types import EpisodeKey, EpisodeResult
 from .configuration import CONFIG, REQUIRED, config_differences, read_config, to_json
 from .database import DATABASE, Sitting, connect, explain_database_errors, read_results, read_sittings
 from .episode_rows import UPSERT, to_row
-from .files import explain_write_errors, write_text
+from .files import UNFINISHED, explain_write_errors, remove_unfinished, write_text
 
 MUST_AGREE = (
     ("assets", "digest"),
@@ -59,6 +59,7 @@ class RunFolder:
         """The configuration the run was created with."""
         self._lock = _lock(path)
         try:
+            remove_unfinished(path)
             self._database = connect(path)
             with self._transaction() as database:
                 self._sitting = database.execute(
@@ -88,6 +89,7 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
             leftovers = {entry.name for entry in path.iterdir()}
         # A creation that was killed leaves these; config.json comes last and makes the folder a run.
+        leftovers = {name for name in leftovers if not UNFINISHED.fullmatch(name)}
         if leftovers - {DATABASE, DATABASE + "-journal", CONFIG + ".tmp"}:
             raise UserError(f"{path} is not empty and is not a run: choose another --out.")
         with closing(connect(path, create=True)) as database:

@@ -23,7 +23,7 @@ from ..errors import UserError
 from ..policies.groot.assembly import GROOT_3B, GrootParts, open_groot
 from . import memory
 from .groot_task import GrootTask, choose_what_learns, export
-from .running import run_training
+from .running import EXPORT, run_training
 
 GIB = 2**30
 
@@ -116,7 +116,7 @@ def finetune(options: GrootOptions) -> Path:
         train(task, options)
     finally:
         task.close()
-    folder = options.out / "export"
+    folder = options.out / EXPORT
     if leads():
         export(parts, folder, options)
         print(f"export     {folder}: load_policy('groot', checkpoint={str(folder)!r}, …)")

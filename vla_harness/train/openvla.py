@@ -27,7 +27,7 @@ from ..policies.openvla.model import OpenVLA
 from ..policies.openvla.weights import load_model
 from . import memory
 from .openvla_task import OpenVLATask, action_statistics, export
-from .running import run_training
+from .running import EXPORT, run_training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +119,7 @@ def finetune(options: OpenVLAOptions) -> Path:
         train(task, options)
     finally:
         task.close()
-    folder = options.out / "export"
+    folder = options.out / EXPORT
     if leads():
         export(parts, model, folder)
         print(f"export     {folder}: load_policy('openvla', checkpoint={str(folder)!r})")

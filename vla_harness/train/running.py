@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from tformer.errors import TrainingFailed
 from tformer.errors import UserError as TrainingUserError
+from tformer.training import TrainOptions
 
 from ..command import DONE, parse_options, run_command
 from ..errors import RunFailed, UserError
 
-Options = TypeVar("Options")
+Options = TypeVar("Options", bound=TrainOptions)
+EXPORT = "export"
+"""Folder of the trained checkpoint, in --out."""
 
 
 def run_training(
@@ -24,6 +29,7 @@ def run_training(
 
     def command() -> int:
         chosen = parse_options(options, arguments, f"python -m vla_harness.train {name}")
+        _check_export(chosen.out, chosen.resume)
         try:
             training(chosen)
         except TrainingUserError as error:
@@ -33,3 +39,9 @@ def run_training(
         return DONE
 
     return run_command(command)
+
+
+def _check_export(out: Path, resume: str | None) -> None:
+    """Raise UserError where the export would be written over something that this training did not make."""
+    if not resume and os.path.lexists(out / EXPORT):
+        raise UserError(f"{out / EXPORT} exists already: add --resume latest, or choose another --out.")

@@ -26,9 +26,9 @@ from ..errors import UserError
 from ..policies.tformer.checkpoint import read_policy
 from ..policies.tformer.hub import prepare_repository, push_policy
 from ..types import ImageOrientation
-from .running import run_training
+from .running import EXPORT, run_training
 from .tformer_samples import Samples, read_samples
-from .tformer_task import EXPORT, TformerTask, make_card
+from .tformer_task import TformerTask, make_card
 
 
 @dataclass(frozen=True, kw_only=True)

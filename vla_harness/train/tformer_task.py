@@ -15,14 +15,13 @@ from tformer.tokenizers import WordTokenizer
 from tformer.training import Loss, Validation
 
 from ..policies.tformer.checkpoint import PolicyCard, Scale, images_to_network, save_policy
+from .running import EXPORT
 from .sampling import Prefetcher, generator_of, shuffled
 from .tformer_samples import Samples
 
 if TYPE_CHECKING:
     from .tformer import TformerOptions
 
-EXPORT = "export"
-"""Folder of the policy in the training's folder."""
 GRIPPER_LEVELS = 3
 """Most values of a gripper's entry that count as the only ones it can have."""
 LEAST_SPAN = 0.1

@@ -116,6 +116,13 @@ def test_refuses_what_cannot_be_recorded(whole: Path, tmp_path: Path, monkeypatc
     ):
         with pytest.raises(UserError, match=told):
             record.record(replace(OPTIONS, **({"out": tmp_path / "new"} | change)))  # type: ignore[arg-type]
+    for name, content in (("letter.txt", "dear"), ("meta/recording.json", '{"suite": "10"}')):
+        place = tmp_path / f"{name[:4]}.recording" / name
+        place.parent.mkdir(parents=True)
+        place.write_text(content)
+        with pytest.raises(UserError, match=r"is in the way|was begun with --suite 10"):
+            record.record(replace(OPTIONS, out=tmp_path / name[:4]))
+        assert place.read_text() == content
     room = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(record.shutil, "disk_usage", lambda path: room)
     with pytest.raises(UserError, match=r"need about .* are free"):

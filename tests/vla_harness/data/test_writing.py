@@ -119,6 +119,7 @@ def killed_recording(path: Path, moment: int) -> bool:
             return counted
 
         os.fsync, Path.replace = dying(os.fsync), dying(Path.replace)  # type: ignore[assignment, method-assign]
+        Path.rename = dying(Path.rename)  # type: ignore[method-assign]
         with DatasetWriter(path, 10, toy.FEATURES, "toy", toy.MODALITY) as writer:
             toy.write(writer, tuple(range(writer.episodes, 3)))
         os._exit(0)
@@ -149,6 +150,24 @@ def test_torn_metadata_are_put_in_order(v21: Path, tmp_path: Path) -> None:
         assert not (path / "data/chunk-000/episode_000002.parquet").exists()
         toy.write(writer, (2,))
     assert_is_the_toy(open_dataset(path))
+
+
+def test_metadata_that_no_kill_leaves_are_not_put_in_order(v21: Path, tmp_path: Path) -> None:
+    """Else whole episodes would be dropped."""
+    for number, (name, old, new, sentence) in enumerate((
+        ("episodes.jsonl", '"length": 12}', '"length": 12', "Line 1 of .* is no valid JSON"),
+        ("episodes.jsonl", '{"episode_index": 2', '{"episode_index": 3', "does not number its episodes"),
+        ("info.json", "episode_{episode_index:06d}.parquet", "{episode_index:06d}.parquet", "another data_path"),
+    )):  # fmt: skip
+        path = tmp_path / str(number)
+        shutil.copytree(v21, path)
+        file = path / "meta" / name
+        assert old in file.read_text()
+        file.write_text(file.read_text().replace(old, new))
+        before = {entry: entry.read_bytes() for entry in path.rglob("*") if entry.is_file()}
+        with pytest.raises(UserError, match=sentence):
+            DatasetWriter(path, 10, toy.FEATURES, "toy", toy.MODALITY)
+        assert {entry: entry.read_bytes() for entry in path.rglob("*") if entry.is_file()} == before
 
 
 def test_an_episode_left_by_an_exception_leaves_nothing(tmp_path: Path) -> None:

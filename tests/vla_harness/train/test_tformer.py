@@ -201,6 +201,9 @@ def test_refuses_what_cannot_be_trained(demos: Path, tmp_path: Path, change: dic
 def test_the_command_says_what_is_wrong_in_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--dataset", str(tmp_path / "none"), "--out", str(tmp_path / "run")]) == 2
     assert capsys.readouterr().err.startswith("error: ")
+    (tmp_path / "run" / "export").mkdir(parents=True)
+    assert main(["--dataset", str(tmp_path / "none"), "--out", str(tmp_path / "run")]) == 2
+    assert "export exists already: add --resume latest, or choose another --out." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from tyro.conf import arg
 
 from ...command import DONE, parse_options, run_command
 from ...errors import RunFailed, UserError
+from ...results.files import check_new_folder
 from .action_head import Sampler
 from .assembly import GROOT_3B, GrootParts, open_groot
 from .model import Groot
@@ -167,6 +168,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _export(options: ExportOnnx) -> int:
+    if not (options.out / SCRIPT).exists():  # else an earlier export, which is replaced
+        check_new_folder(options.out)
     parts = open_groot(options.checkpoint, options.tokenizer, options.embodiment, options.data_config, "fp32", "cpu")
     for file, difference in export(parts, options.out, options.denoising_steps).items():
         print(f"{options.out / file}: differs from torch by {difference:.1e}")
