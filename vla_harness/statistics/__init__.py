@@ -4,13 +4,13 @@ from .intervals import (
     Interval,
     clopper_pearson_interval,
     latency_percentiles,
-    stratified_interval,
     wilson_interval,
 )
 from .multiple import compact_letters, holm
-from .paired import PairCounts, mcnemar_p, paired_interval, paired_probability_better
+from .paired import PairCounts, mcnemar_mid_p, mcnemar_p, paired_interval, paired_probability_better
 from .planning import trials_for_half_width
 from .sequential import SequentialTest
+from .stratified import stratified_interval
 from .unpaired import BOSCHLOO_TRIALS, boschloo_p, fisher_p, unpaired_interval, unpaired_probability_better
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "fisher_p",
     "holm",
     "latency_percentiles",
+    "mcnemar_mid_p",
     "mcnemar_p",
     "paired_interval",
     "paired_probability_better",

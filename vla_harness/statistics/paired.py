@@ -43,6 +43,21 @@ def mcnemar_p(counts: PairCounts) -> float:
     return float(binomtest(counts.first_only, discordant).pvalue) if discordant else 1.0
 
 
+def mcnemar_mid_p(counts: PairCounts) -> float:
+    """Return the two-sided mid-P of McNemar's test: the exact p, but half the probability of what was seen.
+
+    It rejects equal policies in about 5 % of all comparisons, where the exact test, which cannot exceed 5 %, often does
+    in 2 to 3 (Fagerland, Lydersen & Laake 2013, BMC Med. Res. Methodol. 13:91). 1.0 when no pair is discordant.
+    """
+    from scipy.stats import binom
+
+    discordant = counts.first_only + counts.second_only
+    if not discordant:
+        return 1.0
+    seen = float(binom.pmf(counts.first_only, discordant, 0.5))
+    return 1 - seen / 2 if counts.first_only == counts.second_only else mcnemar_p(counts) - seen
+
+
 def paired_probability_better(counts: PairCounts) -> float:
     """Return P(first > second): that more than half of all discordant pairs are the first's, under a Beta(1, 1) prior.
 

@@ -9,6 +9,7 @@ from vla_harness.statistics import (
     PairCounts,
     boschloo_p,
     fisher_p,
+    mcnemar_mid_p,
     mcnemar_p,
     paired_interval,
     paired_probability_better,
@@ -24,6 +25,13 @@ ALTMAN = PairCounts(14, 5, 0, 22)  # Altman et al. 2000, Statistics with Confide
 @pytest.mark.parametrize(("counts", "p"), [(BENTUR, 0.070), (CAVO, 0.0525), (ALTMAN, 0.0625)])
 def test_mcnemar_gives_the_published_p(counts: PairCounts, p: float) -> None:
     assert mcnemar_p(counts) == pytest.approx(p, abs=5e-4)
+
+
+@pytest.mark.parametrize(("counts", "p"), [(BENTUR, 0.039), (ALTMAN, 0.03125), (PairCounts(5, 1, 1, 5), 0.75)])
+def test_mid_p_mcnemar_gives_the_published_p(counts: PairCounts, p: float) -> None:
+    """Fagerland, Lydersen & Laake 2013, table 2, and by hand: five heads of five, one of two."""
+    assert mcnemar_mid_p(counts) == pytest.approx(p, abs=5e-4)
+    assert mcnemar_mid_p(PairCounts(50, 0, 0, 50)) == 1.0
 
 
 def test_mcnemar_is_the_binomial_tail_twice_and_one_without_discordant_pairs() -> None:
