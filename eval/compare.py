@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import sys
+if __name__ == "__main__":  # the command is imported by its name, with what it needs
+    import sys
+    from pathlib import Path
+
+    if not __package__:  # a file of a checkout, which need not be installed
+        sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from vla_harness.launch import launch
+
+    sys.exit(launch("vla_harness.eval.compare"))
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
-
-if __name__ == "__main__":  # a checkout whose packages are installed, but not the project itself
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tyro.conf import Positional, arg
 
@@ -93,7 +99,3 @@ def _require_no_unread_option(options: Compare) -> None:
         return
     if given := [name for name, is_given in unread.items() if is_given]:
         raise UserError(f"{only} only prints its own answer: leave out {' and '.join(given)}.")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

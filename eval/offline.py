@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # the command is imported by its name, with what it needs
+    import sys
+    from pathlib import Path
+
+    if not __package__:  # a file of a checkout, which need not be installed
+        sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from vla_harness.launch import launch
+
+    sys.exit(launch("vla_harness.eval.offline"))
+
 import sys
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-if __name__ == "__main__":  # a checkout whose packages are installed, but not the project itself
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from tqdm import tqdm
 from tyro.conf import arg
 
-from vla_harness.command import DONE, missing_package, parse_options, run_command
+from vla_harness.command import DONE, parse_options, run_command
+from vla_harness.data.opening import ReadingOptions, open_dataset
 from vla_harness.errors import UserError
 from vla_harness.policy_flags import OWN, PolicyFlags
 from vla_harness.registry import load_policy
-
-try:
-    from vla_harness.data.opening import ReadingOptions, open_dataset
-except ModuleNotFoundError as error:
-    sys.exit(missing_package(error, "data"))
 
 POLICY_FLAGS = ("embodiment", "data_config", "tokenizer", "metadata", "seed")
 """Flags of this command alone for options of the policy."""
@@ -126,7 +129,3 @@ def _pairs(text: str) -> dict[str, str]:
     if not all(ours and theirs for ours, _, theirs in pairs):
         raise UserError(f"--cameras is {text!r}: give pairs such as agentview=image,wrist=wrist_image.")
     return {ours: theirs for ours, _, theirs in pairs}
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import sys
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Literal
+if __name__ == "__main__":  # the command is imported by its name, with what it needs
+    import sys
+    from pathlib import Path
 
-if __name__ == "__main__":  # a checkout whose packages are installed, but not the project itself
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    if not __package__:  # a file of a checkout, which need not be installed
+        sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from vla_harness.launch import launch
+
+    sys.exit(launch("vla_harness.eval.run_robosuite"))
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from tyro.conf import arg
 
@@ -77,7 +82,3 @@ def _locate(options: RunRobosuite) -> Site:
     announce("rendering", f"{backend}, {gl_renderer()}")
     models = {"kind": "robosuite", "digest": f"robosuite {check_version('robosuite')}"}  # they come with the package
     return Site(models, backend, {"robot": options.robot, "controller": options.controller})
-
-
-if __name__ == "__main__":
-    sys.exit(main())

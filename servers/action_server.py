@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # the command is imported by its name, with what it needs
+    import sys
+    from pathlib import Path
+
+    if not __package__:  # a file of a checkout, which need not be installed
+        sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from vla_harness.launch import launch
+
+    sys.exit(launch("vla_harness.servers.action_server"))
+
 import asyncio
 import errno
 import os
@@ -13,28 +23,20 @@ from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
-if __name__ == "__main__":  # a checkout whose packages are installed, but not the project itself
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+import uvicorn
+import uvloop
 from tyro.conf import arg
 
-from vla_harness.command import DONE, missing_package, parse_options, run_command
+from vla_harness.command import DONE, parse_options, run_command
 from vla_harness.errors import UserError
 from vla_harness.evaluate import announce
 from vla_harness.policy_flags import PolicyFlags
 from vla_harness.registry import load_policy
+from vla_harness.servers.core.security import Guard, is_loopback
+from vla_harness.servers.core.service import ActionService, ServiceSettings
+from vla_harness.servers.protocols.app import RootProtocol, create_app
+from vla_harness.servers.protocols.zeromq import Gr00tSocket, Version
 from vla_harness.types import ImageOrientation
-
-try:
-    import uvicorn
-    import uvloop
-
-    from vla_harness.servers.core.security import Guard, is_loopback
-    from vla_harness.servers.core.service import ActionService, ServiceSettings
-    from vla_harness.servers.protocols.app import RootProtocol, create_app
-    from vla_harness.servers.protocols.zeromq import Gr00tSocket, Version
-except ModuleNotFoundError as error:
-    sys.exit(missing_package(error, "server"))
 
 TOKEN_VARIABLE = "VLA_SERVER_TOKEN"
 
@@ -271,7 +273,3 @@ def _with_older_options(options: ActionServer) -> ActionServer:
     others = tuple(pair for pair in options.options if not pair.startswith("unnorm_key="))
     unnorm_key = keys[0] if keys else options.unnorm_key
     return replace(options, unnorm_key=unnorm_key, policy_option=(*options.policy_option, *others), options=())
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # the command is imported by its name, with what it needs
+    import sys
+    from pathlib import Path
+
+    if not __package__:  # a file of a checkout, which need not be installed
+        sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from vla_harness.launch import launch
+
+    sys.exit(launch("vla_harness.servers.demo"))
+
 import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
-if __name__ == "__main__":  # a checkout whose packages are installed, but not the project itself
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+import gradio
 import numpy as np
 from matplotlib.figure import Figure
 from tyro.conf import arg
 
-from vla_harness.command import DONE, missing_package, parse_options, run_command
+from vla_harness.command import DONE, parse_options, run_command
 from vla_harness.errors import UserError
 from vla_harness.evaluate import announce
 from vla_harness.policy_flags import PolicyOrServerFlags
 from vla_harness.registry import load_policy
+from vla_harness.servers.core.images import fit
+from vla_harness.servers.core.questions import RawActions, blank_observation
+from vla_harness.servers.live_rollout import LiveRollout
 from vla_harness.types import Observation, Policy
-
-try:
-    import gradio
-
-    from vla_harness.servers.core.images import fit
-    from vla_harness.servers.core.questions import RawActions, blank_observation
-    from vla_harness.servers.live_rollout import LiveRollout
-except ModuleNotFoundError as error:
-    sys.exit(missing_package(error, "demo"))
 
 SUITES = ("spatial", "object", "goal", "10", "90")
 ENTRIES = ("x", "y", "z", "rotation x", "rotation y", "rotation z", "gripper")
@@ -144,7 +145,3 @@ def _serve(options: Demo) -> int:
     except OSError:
         raise UserError(f"Port {options.port} of {options.host} is in use: give another --port.") from None
     return DONE
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,9 +1,8 @@
 """The transformer and diffusion models written from scratch, with their generation and training commands."""
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from .lazy import lazy_names
 
 if TYPE_CHECKING:
     from .bigram import Bigram
@@ -42,15 +41,23 @@ __all__ = [
     "build_transformer",
     "load_gpt2",
 ]
-
-_MODULES = ("errors", "gpt", "transformer", "translator", "bigram", "diffusion")
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name on first use (PEP 562), so that ``tformer.command`` does not wait for torch."""
-    if name in __all__:
-        for module in _MODULES:
-            found = getattr(import_module(f".{module}", __name__), name, None)
-            if found is not None:
-                return found
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "bigram": ["Bigram"],
+        "diffusion": [
+            "ActionHead",
+            "ActionHeadConfig",
+            "ContextUnet",
+            "ContextUnetConfig",
+            "DiT",
+            "DiTConfig",
+            "ProcessConfig",
+            "SamplerConfig",
+        ],
+        "errors": ["TrainingFailed", "UserError"],
+        "gpt": ["GPT", "GPTConfig", "load_gpt2"],
+        "transformer": ["Transformer", "TransformerConfig", "build_transformer"],
+        "translator": ["Translator"],
+    },
+)

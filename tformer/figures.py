@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # the command is imported by its name, with what it needs
+    import sys
+
+    from tformer.launch import launch
+
+    sys.exit(launch("tformer.figures"))
+
 import json
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -241,7 +247,3 @@ def draw(options: FigureOptions) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Returns its exit code."""
     return run_command(lambda: draw(parse_options(FigureOptions, arguments, "python -m tformer.figures")))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-import sys
+if __name__ == "__main__":  # the command is imported by its name, with what it needs
+    import sys
+
+    from tformer.launch import launch
+
+    sys.exit(launch("tformer.sample"))
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +112,3 @@ def _sampler(options: SampleOptions, model: ImageModel) -> SamplerConfig:
     with refused_values():
         model.process.check(sampler)
     return sampler
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # the command is imported by its name, with what it needs
+    import sys
+
+    from vla_harness.launch import launch
+
+    sys.exit(launch("vla_harness.__main__"))
+
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -36,7 +43,3 @@ def _dispatch(arguments: Sequence[str]) -> int:
     if name not in COMMANDS:
         raise UserError(f"There is no command {name!r}: choose from {', '.join(COMMANDS)}.")
     return int(import_module(COMMANDS[name][0]).main(rest))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

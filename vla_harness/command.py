@@ -69,17 +69,6 @@ def parse_options(options: type[Options], arguments: Sequence[str] | None, progr
         raise UserError(f"{_sentence(complaint.getvalue())}; `{program} --help` explains every option.") from None
 
 
-def missing_package(error: ModuleNotFoundError, extra: str) -> int:
-    """Say in one sentence that a package of ``extra`` is not installed, and return the exit code.
-
-    Raises ``error`` again where a module of our own is missing, which is a bug.
-    """
-    if error.name is None or error.name.startswith(("vla_harness", "tformer")):
-        raise error
-    sentence = f"This command needs {error.name}, which is not installed: pip install 'vla-harness[{extra}]'."
-    return _say(f"error: {sentence}", BAD_USAGE)
-
-
 def _say(text: str, code: int) -> int:
     print(printable(text), file=sys.stderr)
     return code

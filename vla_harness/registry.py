@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, get_type_hints
 
+from tformer.launch import missing_package
 from tformer.values import BadValue, check_value, read_value
 
 from .errors import UserError
@@ -24,6 +25,9 @@ POLICIES = {
     "groot": "vla_harness.policies.groot.policy:GrootPolicy",
 }
 
+
+EXTRAS = {"remote": "server"}
+"""Policy -> extra that brings what it imports; the others are networks, of the extra "vla"."""
 
 OWN_FLAGS = ("checkpoint", "precision", "device", "unnorm_key")
 """Options of policies that the evaluation commands have a flag for."""
@@ -143,9 +147,4 @@ def _policy_class(name: str) -> Callable[..., Policy]:
     try:
         return getattr(import_module(module), attribute)
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("vla_harness"):
-            raise
-        raise UserError(
-            f"The policy {name!r} needs {error.name}, which is not installed: pip install 'vla-harness[vla]' for"
-            " networks, 'vla-harness[server]' for remote policies."
-        ) from None
+        raise UserError(missing_package(error, EXTRAS.get(name, "vla"), f"The policy {name!r}")) from None

@@ -9,14 +9,20 @@ of the processor; losses are means over the whole validation text.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # the command is imported by its name, with what it needs
+    import sys
+    from pathlib import Path
+
+    if not __package__:  # a file of a checkout, which need not be installed
+        sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    from vla_harness.launch import launch
+
+    sys.exit(launch("vla_harness.eval.bench.charlm_nanogpt"))
+
 import json
-import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-if __name__ == "__main__":  # from a checkout that is not installed
-    sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import torch
 from torch import Tensor, nn
@@ -99,7 +105,3 @@ def bench(options: Options) -> None:
 def main() -> int:
     """Run the bench. Returns its exit code."""
     return run_command(lambda: bench(parse_options(Options, None, "charlm_nanogpt.py")))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

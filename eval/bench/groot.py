@@ -10,15 +10,20 @@ a large sum reach here.
 
 from __future__ import annotations
 
-import sys
+if __name__ == "__main__":  # the command is imported by its name, with what it needs
+    import sys
+    from pathlib import Path
+
+    if not __package__:  # a file of a checkout, which need not be installed
+        sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    from vla_harness.launch import launch
+
+    sys.exit(launch("vla_harness.eval.bench.groot"))
+
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any, Literal
-
-if __name__ == "__main__":  # from a checkout that is not installed
-    sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import torch
 from torch import Tensor, nn
@@ -207,7 +212,3 @@ def measure(one: Bench, speed: tuple[float, float], repeats: int, device: torch.
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; ``arguments`` without the program's name. Returns the exit code."""
     return run_command(lambda: bench(parse_options(GrootBench, arguments, "groot.py")))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,16 +8,21 @@ Steps, resets and frames are medians.
 
 from __future__ import annotations
 
-import sys
+if __name__ == "__main__":  # the command is imported by its name, with what it needs
+    import sys
+    from pathlib import Path
+
+    if not __package__:  # a file of a checkout, which need not be installed
+        sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    from vla_harness.launch import launch
+
+    sys.exit(launch("vla_harness.eval.bench.libero_step"))
+
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
-
-if __name__ == "__main__":  # from a checkout that is not installed
-    sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import gymnasium
 import numpy as np
@@ -177,5 +182,6 @@ def frame_times(config: LiberoStepBench, ours: Any) -> dict[str, tuple[float, fl
     return {camera: (median(these), median(those)) for camera, (these, those) in times.items()}
 
 
-if __name__ == "__main__":
-    sys.exit(run_command(lambda: bench(parse_options(LiberoStepBench, None, "libero_step.py"))))
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; ``arguments`` without the program's name. Returns the exit code."""
+    return run_command(lambda: bench(parse_options(LiberoStepBench, arguments, "libero_step.py")))

@@ -13,6 +13,16 @@ clock's.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # the command is imported by its name, with what it needs
+    import sys
+    from pathlib import Path
+
+    if not __package__:  # a file of a checkout, which need not be installed
+        sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    from vla_harness.launch import launch
+
+    sys.exit(launch("vla_harness.eval.bench.peers"))
+
 import json
 import os
 import resource
@@ -25,9 +35,6 @@ from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-
-if __name__ == "__main__":  # from a checkout that is not installed
-    sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np
 
@@ -285,7 +292,3 @@ def main(arguments: list[str] | None = None) -> int:
         config = PeersBench(**json.loads(words[1]))
         return run_command(lambda: SIDES[words[0]](config, *words[2:]))
     return run_command(lambda: bench(parse_options(PeersBench, words, "peers.py")))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

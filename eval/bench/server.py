@@ -9,12 +9,21 @@ seconds, and the processor time of a request is hardly changed by it.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # the command is imported by its name, with what it needs
+    import sys
+    from pathlib import Path
+
+    if not __package__:  # a file of a checkout, which need not be installed
+        sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    from vla_harness.launch import launch
+
+    sys.exit(launch("vla_harness.eval.bench.server"))
+
 import asyncio
 import http.client
 import multiprocessing
 import os
 import statistics
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,9 +31,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import json_numpy
 import numpy as np
@@ -326,5 +332,6 @@ def bench(options: Bench) -> int:
     return DONE
 
 
-if __name__ == "__main__":
-    sys.exit(run_command(lambda: bench(parse_options(Bench, None, "server.py"))))
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; ``arguments`` without the program's name. Returns the exit code."""
+    return run_command(lambda: bench(parse_options(Bench, arguments, "server.py")))

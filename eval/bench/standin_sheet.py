@@ -5,14 +5,20 @@ python eval/bench/standin_sheet.py --assets PATH --out docs/standins.jpg
 
 from __future__ import annotations
 
-import sys
+if __name__ == "__main__":  # the command is imported by its name, with what it needs
+    import sys
+    from pathlib import Path
+
+    if not __package__:  # a file of a checkout, which need not be installed
+        sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    from vla_harness.launch import launch
+
+    sys.exit(launch("vla_harness.eval.bench.standin_sheet"))
+
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-if __name__ == "__main__":  # from a checkout that is not installed
-    sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import gymnasium
 import numpy as np
@@ -83,5 +89,6 @@ def frames(suite: str, task: int, assets: str) -> Iterator[np.ndarray]:
     environment.close()
 
 
-if __name__ == "__main__":
-    sys.exit(run_command(lambda: draw(parse_options(StandinSheet, None, "standin_sheet.py"))))
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; ``arguments`` without the program's name. Returns the exit code."""
+    return run_command(lambda: draw(parse_options(StandinSheet, arguments, "standin_sheet.py")))

@@ -10,17 +10,23 @@ training step ends with the same fused AdamW and without dropout, so that it is 
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # the command is imported by its name, with what it needs
+    import sys
+    from pathlib import Path
+
+    if not __package__:  # a file of a checkout, which need not be installed
+        sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    from vla_harness.launch import launch
+
+    sys.exit(launch("vla_harness.eval.bench.tformer"))
+
 import json
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
-
-if __name__ == "__main__":  # from a checkout that is not installed; before this folder, whose tformer.py is this file
-    sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import torch
 from torch import Tensor, nn
@@ -221,7 +227,3 @@ def bench(options: Options) -> None:
 def main() -> int:
     """Run the bench. Returns its exit code."""
     return run_command(lambda: bench(parse_options(Options, None, "tformer.py")))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

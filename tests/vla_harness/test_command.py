@@ -11,7 +11,7 @@ from typing import Literal
 import pytest
 from tyro.conf import Positional, UseAppendAction
 
-from vla_harness.command import missing_package, parse_options
+from vla_harness.command import parse_options
 from vla_harness.errors import UserError
 
 
@@ -44,14 +44,6 @@ def test_bad_usage_is_the_same_sentence_with_and_without_a_box(
     with pytest.raises(UserError) as error:
         parse_options(Options, arguments, "toy")
     assert str(error.value) == f"{sentence}; `toy --help` explains every option."
-
-
-def test_a_command_without_its_packages_names_the_extra(capsys: pytest.CaptureFixture[str]) -> None:
-    assert missing_package(ModuleNotFoundError("…", name="uvloop"), "server") == 2
-    told = "error: This command needs uvloop, which is not installed: pip install 'vla-harness[server]'.\n"
-    assert capsys.readouterr().err == told
-    with pytest.raises(ModuleNotFoundError):
-        missing_package(ModuleNotFoundError("…", name="vla_harness.gone"), "server")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-import sys
+if __name__ == "__main__":  # the command is imported by its name, with what it needs
+    import sys
+
+    from tformer.launch import launch
+
+    sys.exit(launch("tformer.diffusion.figures"))
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,7 +153,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(path)
 
     return run_command(command)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -12,6 +12,13 @@ Four numbers, because each alone can be had by cheating:
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # the command is imported by its name, with what it needs
+    import sys
+
+    from tformer.launch import launch
+
+    sys.exit(launch("tformer.diffusion.quality"))
+
 import json
 import platform
 import shlex
@@ -235,7 +242,3 @@ def write(out: Path, line: str, model: ImageModel, held_out: float, results: Seq
     content |= {"held_out_accuracy": held_out, "results": rows}
     (out / "quality.json").write_text(json.dumps(content, indent=1) + "\n")
     (out / "quality.md").write_text(f"`{line}`, {content['date']}, {where}\n\n{table(held_out, results)}\n")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

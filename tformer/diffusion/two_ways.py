@@ -11,6 +11,13 @@ True
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # the command is imported by its name, with what it needs
+    import sys
+
+    from tformer.launch import launch
+
+    sys.exit(launch("tformer.diffusion.two_ways"))
+
 import shlex
 import sys
 from collections.abc import Sequence
@@ -187,7 +194,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         (options.out / "two_ways.md").write_text(f"{heading}\n\n{text}\n")
 
     return run_command(command)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

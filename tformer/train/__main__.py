@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
+if __name__ == "__main__":  # the command is imported by its name, with what it needs
+    import sys
 
-COMMANDS = ("translation", "charlm", "diffusion")
-USAGE = f"usage: python -m tformer.train {'|'.join(COMMANDS)} [options]; --help after the name explains the options"
+    from tformer.launch import launch
+
+    sys.exit(launch("tformer.train.__main__"))
+
+from collections.abc import Sequence
+
+from ..launch import dispatch, launch
+
+COMMANDS = {
+    "translation": ("tformer.train.translation", "an encoder-decoder that translates sentences"),
+    "charlm": ("tformer.train.charlm", "a GPT that writes text, character by character"),
+    "diffusion": ("tformer.train.diffusion", "a model that draws pictures from noise"),
+}
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Run the command that the first argument names and return its exit code."""
-    if arguments[:1] in (["-h"], ["--help"]):
-        print(USAGE)
-        return 0
-    if not arguments or arguments[0] not in COMMANDS:
-        print(USAGE, file=sys.stderr)
-        return 2
-    # Imported by name, so that one command does not wait for what only the others need.
-    return importlib.import_module(f"tformer.train.{arguments[0]}").main(arguments[1:])
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    return dispatch("python -m tformer.train", COMMANDS, arguments, launch)

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # the command is imported by its name, with what it needs
+    import sys
+
+    from tformer.launch import launch
+
+    sys.exit(launch("tformer.train.__main__", ["charlm", *sys.argv[1:]]))
+
 import json
 import math
 from collections.abc import Mapping, Sequence

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # the command is imported by its name, with what it needs
+    import sys
+
+    from vla_harness.launch import launch
+
+    sys.exit(launch("vla_harness.data.__main__"))
+
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -129,6 +136,3 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "plot": _plot,
     "convert": _convert,
 }
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -5,6 +5,13 @@ Sources: huggingface/lerobot ``LeRobotDatasetMetadata`` and ``LeRobotDataset`` a
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # the command is imported by its name, with what it needs
+    import sys
+
+    from vla_harness.launch import launch
+
+    sys.exit(launch("vla_harness.data.__main__", ["check", *sys.argv[1:]]))
+
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

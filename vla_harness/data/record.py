@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # the command is imported by its name, with what it needs
+    import sys
+
+    from vla_harness.launch import launch
+
+    sys.exit(launch("vla_harness.data.record"))
+
 import json
 import os
 import shutil
@@ -222,7 +229,3 @@ def _size(folder: Path) -> int:
 
 def _megabytes(size: float) -> str:
     return f"{size / 1e6:.0f} MB"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # the command is imported by its name, with what it needs
+    import sys
+
+    from vla_harness.launch import launch
+
+    sys.exit(launch("vla_harness.data.__main__", ["summary", *sys.argv[1:]]))
+
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # the command is imported by its name, with what it needs
+    import sys
+
+    from vla_harness.launch import launch
+
+    sys.exit(launch("vla_harness.__main__", ["export", *sys.argv[1:]]))
+
 import csv
 import io
 from collections.abc import Callable, Sequence
@@ -11,6 +18,8 @@ from typing import Annotated, Any
 
 import numpy as np
 from tyro.conf import Positional, arg
+
+from tformer.launch import missing_package
 
 from ..command import DONE, parse_options
 from ..errors import UserError
@@ -116,8 +125,8 @@ def write_parquet(run: RecordedRun, path: Path) -> None:
     try:
         import pyarrow
         from pyarrow import parquet
-    except ImportError:
-        raise UserError("Parquet needs pyarrow: run `pip install pyarrow`, or export .csv.") from None
+    except ModuleNotFoundError as error:
+        raise UserError(missing_package(error, "data", "Parquet")) from None
     rows = [
         episode_row(run, result) | {"policy_ms": list(result.policy_ms), "actions": result.actions.tolist()}
         for result in run.results

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tformer.launch import missing_package
+
 from ..errors import UserError
 from ..results import RecordedRun
 from ..rollout.jobs import Simulator
@@ -22,9 +24,11 @@ def write_lerobot(run: RecordedRun, path: Path, size: tuple[int, int], assets: s
     RunFailed if an episode ends in another state than it did; whole episodes before it stay.
     """
     try:
-        from ..data import DatasetWriter, Feature, Modality, Part
-    except ImportError as error:
-        raise UserError(f"LeRobot datasets need {error.name}: run `pip install 'vla-harness[data]'`.") from None
+        from ..data.features import Feature
+        from ..data.modality import Modality, Part
+        from ..data.writer import DatasetWriter
+    except ModuleNotFoundError as error:
+        raise UserError(missing_package(error, "data", "A LeRobot dataset")) from None
     chosen = [result for result in run.results if result.outcome != "error"]
     if not chosen:
         raise UserError(f"{run.path} has no episode to write.")

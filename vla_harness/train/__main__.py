@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
-from importlib import import_module
+if __name__ == "__main__":  # the command is imported by its name, with what it needs
+    import sys
 
-COMMANDS = ("groot", "openvla", "tformer", "curves")
-USAGE = f"usage: python -m vla_harness.train {'|'.join(COMMANDS)} [options]; --help after the name explains the options"
+    from vla_harness.launch import launch
+
+    sys.exit(launch("vla_harness.train.__main__"))
+
+from collections.abc import Sequence
+
+from tformer.launch import dispatch
+
+from ..launch import launch
+
+COMMANDS = {
+    "groot": ("vla_harness.train.groot", "fine-tune a GR00T"),
+    "openvla": ("vla_harness.train.openvla", "fine-tune an OpenVLA, by LoRA or whole"),
+    "tformer": ("vla_harness.train.tformer", "train the small policy from scratch"),
+    "curves": ("vla_harness.train.curves", "draw the curves of trainings"),
+}
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command that the first argument names and return its exit code."""
-    if list(arguments[:1]) in (["-h"], ["--help"]):
-        print(USAGE)
-        return 0
-    if not arguments or arguments[0] not in COMMANDS:
-        print(USAGE, file=sys.stderr)
-        return 2
-    return int(import_module(f"vla_harness.train.{arguments[0]}").main(list(arguments[1:])))
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    return dispatch("python -m vla_harness.train", COMMANDS, arguments, launch)

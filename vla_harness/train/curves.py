@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # the command is imported by its name, with what it needs
+    import sys
+
+    from vla_harness.launch import launch
+
+    sys.exit(launch("vla_harness.train.curves"))
+
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +80,3 @@ def read_curve(path: Path) -> Curve:
 def _name(path: Path) -> str:
     """Return a run's name in the legend: its folder's, or the file's where that says more."""
     return path.parent.name if path.name == "curve.json" else path.stem
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -6,6 +6,13 @@ the loop, checkpoints and resume are ``tformer.training``'s.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # the command is imported by its name, with what it needs
+    import sys
+
+    from vla_harness.launch import launch
+
+    sys.exit(launch("vla_harness.train.groot"))
+
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -5,6 +5,13 @@ Optimizer, labels, augmentation and what learns are those of openvla/openvla ``v
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # the command is imported by its name, with what it needs
+    import sys
+
+    from vla_harness.launch import launch
+
+    sys.exit(launch("vla_harness.train.openvla"))
+
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -5,6 +5,13 @@ The network is ``tformer.policy``'s; the loop, checkpoints and resume are ``tfor
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # the command is imported by its name, with what it needs
+    import sys
+
+    from vla_harness.launch import launch
+
+    sys.exit(launch("vla_harness.train.tformer"))
+
 import json
 import shlex
 import sys

@@ -7,8 +7,14 @@ The language model between the two stays in torch. TensorRT's own steps are in t
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # the command is imported by its name, with what it needs
+    import sys
+
+    from vla_harness.launch import launch
+
+    sys.exit(launch("vla_harness.policies.groot.onnx_export"))
+
 import logging
-import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,7 +183,3 @@ def _export(options: ExportOnnx) -> int:
             raise RunFailed(f"{options.out / file} differs from torch by {difference:.1e}, more than {TOLERANCE:.0e}.")
     print(f"{options.out / SCRIPT}: run it where TensorRT is installed")
     return DONE
-
-
-if __name__ == "__main__":
-    sys.exit(main())
