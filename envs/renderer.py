@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import atexit
+import os
 import weakref
+from importlib import import_module
+from typing import Any
 
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
+
+from vla_harness.errors import UserError
 
 _MAX_GEOMS = 1000  # robosuite's limit; geoms beyond it would not be drawn there either
 
@@ -23,7 +28,7 @@ class Renderer:
         self._model = model
         self._data = mujoco.MjData(model)
         size = model.vis.global_
-        self._gl = mujoco.GLContext(size.offwidth, size.offheight)
+        self._gl = _gl_context(size.offwidth, size.offheight)
         self._gl.make_current()
         self._scene = mujoco.MjvScene(model, maxgeom=_MAX_GEOMS)
         self._camera = mujoco.MjvCamera()
@@ -80,6 +85,23 @@ class Renderer:
             self._gl.make_current()
             self._context.free()
             self._gl.free()
+
+
+def _gl_context(width: int, height: int) -> Any:
+    """Return an offscreen context of the backend in MUJOCO_GL, also where mujoco was imported before it was chosen.
+
+    mujoco looks at the variable once, when it is imported. Raises UserError where another library has bound PyOpenGL,
+    which is once for a process too, to another platform.
+    """
+    backend = os.environ["MUJOCO_GL"]
+    try:
+        return import_module(f"mujoco.{backend}").GLContext(width, height)
+    except Exception as error:  # PyOpenGL raises many kinds
+        raise UserError(
+            f"No {backend} context can be made in this process ({type(error).__name__}: {error}): set"
+            f" MUJOCO_GL={backend} and PYOPENGL_PLATFORM={backend} before Python starts, or import vla_harness.envs and"
+            " make an environment before anything else uses OpenGL."
+        ) from error
 
 
 _open: weakref.WeakSet[Renderer] = weakref.WeakSet()

@@ -55,10 +55,13 @@ def _evaluate(options: RunLibero) -> int:
 
 def _locate(choice: str) -> Site:
     from vla_harness.envs.assets import resolve_assets
+    from vla_harness.envs.compiling import choose_numba_cache
     from vla_harness.envs.gl import choose_gl_backend, gl_renderer
 
     source = resolve_assets(choice)
     announce("assets", str(source))
     backend = choose_gl_backend()  # before the workers start: they find the answer in the environment
     announce("rendering", f"{backend}, {gl_renderer()}")
+    if told := choose_numba_cache():
+        announce("numba", told)
     return Site(source.provenance, backend, {"assets": str(source.path)})

@@ -74,11 +74,14 @@ def _evaluate(options: RunRobosuite) -> int:
 
 
 def _locate(options: RunRobosuite) -> Site:
+    from vla_harness.envs.compiling import choose_numba_cache
     from vla_harness.envs.gl import choose_gl_backend, gl_renderer
     from vla_harness.envs.libero.stock import check_version
 
     announce("robot", f"{options.robot} under {options.controller}")
     backend = choose_gl_backend()  # before the workers start: they find the answer in the environment
     announce("rendering", f"{backend}, {gl_renderer()}")
+    if told := choose_numba_cache():
+        announce("numba", told)
     models = {"kind": "robosuite", "digest": f"robosuite {check_version('robosuite')}"}  # they come with the package
     return Site(models, backend, {"robot": options.robot, "controller": options.controller})

@@ -22,6 +22,7 @@ from types import ModuleType
 from vla_harness.errors import UserError
 
 from ..cache import cached_folder
+from ..compiling import prepare_numba
 
 REQUIRED_VERSIONS = {"mujoco": "3.3.2", "robosuite": "1.4.0", "hf-libero": "0.1.4", "bddl": "1.0.1"}
 """Other releases change contacts or pixels, and with them the scores (mujoco 3.4.0 moves the stored initial states)."""
@@ -106,6 +107,7 @@ def quiet_robosuite() -> Iterator[None]:
     Logging: errors on the console only, no ``/tmp/robosuite.log``. CUDA_VISIBLE_DEVICES is hidden for the moment of the
     import because robosuite compares its numbers with MUJOCO_EGL_DEVICE_ID, which counts other things.
     """
+    prepare_numba()
     if "robosuite" in sys.modules:
         yield
         return

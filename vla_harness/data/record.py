@@ -125,6 +125,7 @@ def record(options: Record) -> int:
 
 def _jobs(options: Record) -> list[DemonstrationJob]:
     from vla_harness.envs.assets import resolve_assets
+    from vla_harness.envs.compiling import choose_numba_cache
     from vla_harness.envs.gl import choose_gl_backend, gl_renderer
     from vla_harness.envs.libero.benchmark import suite_tasks
 
@@ -135,6 +136,8 @@ def _jobs(options: Record) -> list[DemonstrationJob]:
             raise UserError(f"--tasks has {task}: LIBERO's suite {options.suite} has tasks 0 to {known - 1}.")
     source = resolve_assets(options.assets)
     print(f"assets: {source}\nrendering: {choose_gl_backend()}, {gl_renderer()}")
+    if told := choose_numba_cache():  # before the workers start, so that they share it
+        print(f"numba: {told}")
     return [
         DemonstrationJob(
             options.suite,
