@@ -60,7 +60,7 @@ def prepare_numba() -> None:
         print(told, file=sys.stderr, flush=True)
     from numba.core import caching
 
-    file = caching.IndexDataCacheFile
+    file: Any = caching.IndexDataCacheFile
     if getattr(file, "load", None) is not _load:
         _numba.update(load_index=file._load_index, save_data=file._save_data)
         file.load, file.save = _load, _save

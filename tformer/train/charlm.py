@@ -7,7 +7,7 @@ if __name__ == "__main__":  # the command is imported by its name, with what it 
 
     from tformer.launch import launch
 
-    sys.exit(launch("tformer.train.__main__", ["charlm", *sys.argv[1:]]))
+    sys.exit(launch("tformer.train.__main__", arguments=["charlm", *sys.argv[1:]]))
 
 import json
 import math

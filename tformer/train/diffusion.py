@@ -7,7 +7,7 @@ if __name__ == "__main__":  # the command is imported by its name, with what it 
 
     from tformer.launch import launch
 
-    sys.exit(launch("tformer.train.__main__", ["diffusion", *sys.argv[1:]]))
+    sys.exit(launch("tformer.train.__main__", arguments=["diffusion", *sys.argv[1:]]))
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
