@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from vla_harness.errors import UserError
 from vla_harness.types import EnvironmentSpec
 
 if TYPE_CHECKING:
@@ -62,6 +63,34 @@ class SimulatedEnv(gymnasium.Env[dict[str, NDArray[Any]], NDArray[Any]]):
             {name: spaces.Box(-np.inf, np.inf, (size,), np.float64) for name, size in interface.state.items()}
             | {name: spaces.Box(0, 255, (*image_size, 3), np.uint8) for name in frame_cameras}
         )
+
+    def _options(self, options: Mapping[str, Any] | None, *known: str) -> tuple[int | None, ...]:
+        """Return the reset options of these names, each a whole number of at least 0 or None where it is left out.
+
+        Raises UserError for a name that there is not, and for another value.
+        """
+        given = dict(options or {})
+        for name, value in given.items():
+            if name not in known:
+                raise UserError(f"There is no reset option {name!r}: choose from {', '.join(known)}.")
+            whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+            if value is not None and not (whole and value >= 0):
+                raise UserError(f"The reset option {name!r} is {value!r}: give a whole number of at least 0.")
+        return tuple(None if given.get(name) is None else int(given[name]) for name in known)
+
+    def _action(self, action: Any) -> NDArray[np.float64]:
+        """Return an action as (dim,) float64. Raises UserError unless it is that many finite numbers."""
+        try:
+            array = np.asarray(action)
+        except ValueError:  # lists of different lengths
+            array = np.asarray(None)
+        wanted = self.action_space.shape
+        if array.dtype.kind not in "fiu" or array.shape != wanted or not np.isfinite(array).all():
+            got = f"{array.dtype} of shape {array.shape}" + (
+                ", not all finite" if array.dtype.kind == "f" and array.shape == wanted else ""
+            )
+            raise UserError(f"An action here is {self.interface.action.dim} finite numbers, and this one is {got}.")
+        return array.astype(np.float64)
 
     def proprioception(self) -> Mapping[str, NDArray[np.float64]]:
         """Return the state parts of ``interface`` as robosuite's observables sampled them, copies."""

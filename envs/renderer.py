@@ -93,18 +93,30 @@ def _gl_context(width: int, height: int) -> Any:
     mujoco looks at the variable once, when it is imported. Raises UserError where another library has bound PyOpenGL,
     which is once for a process too, to another platform.
     """
+    if _forked:
+        raise UserError(
+            "This process was forked from one that has drawn frames, and OpenGL does not survive that: start processes"
+            ' by spawn, as gymnasium.make_vec(…, vectorization_mode="async", vector_kwargs={"context": "spawn"}) does.'
+        )
     backend = os.environ["MUJOCO_GL"]
     try:
-        return import_module(f"mujoco.{backend}").GLContext(width, height)
+        context = import_module(f"mujoco.{backend}").GLContext(width, height)
     except Exception as error:  # PyOpenGL raises many kinds
         raise UserError(
             f"No {backend} context can be made in this process ({type(error).__name__}: {error}): set"
             f" MUJOCO_GL={backend} and PYOPENGL_PLATFORM={backend} before Python starts, or import vla_harness.envs and"
             " make an environment before anything else uses OpenGL."
         ) from error
+    _drawn[:] = [os.getpid()]
+    return context
 
 
 _open: weakref.WeakSet[Renderer] = weakref.WeakSet()
+_drawn: list[int] = []
+"""Process that made the first context of this module."""
+_forked: list[int] = []
+"""Filled in a child of that process: its driver's threads and locks are the parent's, and it would wait for ever."""
+os.register_at_fork(after_in_child=lambda: _forked.extend(_drawn))
 
 
 def _close_all() -> None:

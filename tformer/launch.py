@@ -5,9 +5,13 @@ Light: nothing is imported here that could be absent, or that an early Ctrl-C co
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
+from typing import TextIO
 
 OURS = ("tformer", "vla_harness")
 """Packages of this distribution: one of their modules that is not there is a bug and keeps its traceback."""
@@ -19,17 +23,69 @@ def launch(module: str, extra: str = "tformer", arguments: Sequence[str] | None 
     extra: of the distribution, that brings what the command imports; "" for a command that needs none.
     arguments: without the program's name; None for the command line's.
     2 and one sentence where a package is not installed, which is found out before the command does anything; 130 and
-    one line for Ctrl-C while it is imported.
+    one line for Ctrl-C while it is imported; 1 where its output cannot be written.
     """
     try:
+        mend_streams()
         given = sys.argv[1:] if arguments is None else list(arguments)
-        return int(import_module(module).main(given))
+        try:
+            code = int(import_module(module).main(given))
+        except SystemExit as left:  # --help
+            code = int(left.code or 0)
+        sys.stdout.flush()
+        return code
     except ModuleNotFoundError as error:
         print(f"error: {missing_package(error, extra)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except OSError as error:
+        if not _unwritten(sys.stdout):
+            raise
+        if not isinstance(error, BrokenPipeError):  # else the reader has seen enough, as `| head` has
+            print(f"failed: the output cannot be written ({error.strerror or error}).", file=sys.stderr)
+        return 1
+
+
+class Diagnostics(io.TextIOWrapper):
+    """A standard error whose reader may have gone and whose disk may be full: that ends no run."""
+
+    def write(self, text: str) -> int:
+        """Write what can be written."""
+        with suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush what can be flushed."""
+        with suppress(OSError, ValueError):
+            super().flush()
+
+
+def mend_streams() -> None:
+    """Open what the shell has closed, so that no file of the command's takes its number, and let no message fail."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            nothing = os.open(os.devnull, os.O_RDWR)
+            os.dup2(nothing, number)
+            if nothing > 2:
+                os.close(nothing)
+            setattr(sys, name, open(number, mode, encoding="utf-8", errors="replace"))  # noqa: SIM115 - it stays open
+    if type(sys.stderr) is io.TextIOWrapper:
+        sys.stderr = Diagnostics(
+            sys.stderr.buffer, encoding=sys.stderr.encoding, errors="backslashreplace", line_buffering=True
+        )
+
+
+def _unwritten(stream: TextIO) -> bool:
+    """Return whether ``stream`` can take nothing more, and have it throw away what it still holds."""
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return True
+    return False
 
 
 def dispatch(

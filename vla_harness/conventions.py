@@ -8,6 +8,7 @@ state alike passes through unchanged, bit for bit.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 
@@ -66,6 +67,17 @@ DERIVED_STATE: dict[str, tuple[str, int, Callable[[np.ndarray], np.ndarray]]] = 
     "eef_rot6d": ("eef_quat_xyzw", 6, rot6d_from_quat),
 }
 """State parts that follow from another part: name -> (from, length, function of that part)."""
+
+STATE_LENGTHS = {"eef_pos": 3, "eef_quat_xyzw": 4, "gripper_qpos": 2} | {
+    name: length for name, (_, length, _) in DERIVED_STATE.items()
+}
+"""Lengths of the state parts that are the same for every robot."""
+
+
+def state_lengths(policy: PolicySpec) -> tuple[int | None, ...]:
+    """Return the length of each of ``policy.state_keys``; None where it depends on the robot and is not stated."""
+    names = (re.sub(r"^robot\d_", "", key) for key in policy.state_keys)  # of one of two arms
+    return policy.state_lengths or tuple(STATE_LENGTHS.get(name) for name in names)
 
 
 _MODES = {
@@ -132,13 +144,19 @@ def _check_cameras(environment: EnvironmentSpec, policy: PolicySpec, names: tupl
 
 
 def _check_state(environment: EnvironmentSpec, policy: PolicySpec, names: tuple[str, str]) -> None:
-    for key in policy.state_keys:
+    for key, length in zip(policy.state_keys, state_lengths(policy), strict=True):
         if key not in environment.state and not (key in DERIVED_STATE and DERIVED_STATE[key][0] in environment.state):
             derived = [name for name, (source, _, _) in DERIVED_STATE.items() if source in environment.state]
             offered = ", ".join([*environment.state, *derived]) or "none"
             raise ConventionError(
                 f"{_capital(names[0])} reads the state part {key!r} (state_keys), which {names[1]} does not report"
                 f" (it reports: {offered}): use a policy or an environment whose state parts agree."
+            )
+        offered_length = environment.state.get(key) or DERIVED_STATE[key][1]
+        if length is not None and length != offered_length:
+            raise ConventionError(
+                f"{_capital(names[0])} reads {length} numbers as the state part {key!r} (state_lengths), of which"
+                f" {names[1]} reports {offered_length}: use a policy or a robot whose state parts agree."
             )
 
 

@@ -29,6 +29,8 @@ from tyro.conf import UseAppendAction, arg
 
 from .command import DONE, FAILED, parse_options
 from .errors import UserError
+from .evaluate import RunOptions
+from .registry import policy_options
 
 WORKER_GB = 1.2
 """Resident memory of one worker that plays LIBERO, measured with software rendering."""
@@ -37,6 +39,7 @@ DISK_GB = 0.2
 """Free space for a run's results without videos."""
 
 _GB = 1e9
+DEFAULT_POLICY = RunOptions.policy
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,9 @@ def examine(options: DoctorOptions) -> Iterator[Finding]:
         ("python", check_python),
         ("packages", check_requirements),
         ("benchmark", check_benchmark),
+        ("policy", check_policy),
         ("rendering", check_rendering),
+        ("compiler", check_compiler),
         ("assets", lambda: check_assets(options.assets)),
         ("gpu", check_devices),
         ("room", check_room),
@@ -99,6 +104,9 @@ def examine(options: DoctorOptions) -> Iterator[Finding]:
             for finding in check():
                 failed |= finding.state == "FAIL"
                 yield finding
+        except UserError as error:
+            failed = True
+            yield Finding(subject, "FAIL", str(error))
         except Exception as error:  # whatever a broken installation raises is what this command is for
             failed = True
             yield Finding(subject, "FAIL", f"{type(error).__name__}: {error}: `make clean eval` builds .venv anew.")
@@ -137,6 +145,24 @@ def check_benchmark() -> Iterator[Finding]:
             yield Finding(name, "ok", stock.check_version(name))
         except UserError as error:
             yield Finding(name, "FAIL", str(error))
+
+
+def check_policy() -> Iterator[Finding]:
+    """Check that the main command's default policy can be imported, which is a network and needs an extra."""
+    try:
+        policy_options(DEFAULT_POLICY)
+    except UserError as error:
+        yield Finding("policy", "FAIL", f"{error} --policy scripted, noop and random do without.")
+        return
+    yield Finding("policy", "ok", f"{DEFAULT_POLICY}, the default one")
+
+
+def check_compiler() -> Iterator[Finding]:
+    """Check that compiled code can be kept, which costs half a minute to make."""
+    told = import_module("vla_harness.envs.compiling").choose_numba_cache()
+    yield Finding(
+        "compiler", "note" if told else "ok", f"{told}." if told else "compiled loops are kept from run to run"
+    )
 
 
 def check_rendering() -> Iterator[Finding]:

@@ -17,7 +17,9 @@ from .types import EpisodeResult
 
 
 class Progress:
-    """Shows how far a run is, the time left, and the success rate so far with its Wilson 95 % interval.
+    """Shows how far a run is, the time that remains, and the success rate so far with its Wilson 95 % interval.
+
+    What remains is told from the time since the first episode began: loading, compiling and building come before.
 
     total: episodes of the whole run. already: the finished ones of earlier sittings; errors among them are not
     counted, because they are run again. stream: where to write; the standard error by default, so that a piped
@@ -30,6 +32,7 @@ class Progress:
         self._outcomes: Counter[str] = Counter(result.outcome for result in already if result.outcome != "error")
         self._before = self._outcomes.total()
         self._started = time.monotonic()
+        self._playing: float | None = None  # when the first episode of this sitting began
         self._bar: tqdm | None = None
         if self._stream.isatty():
             self._bar = tqdm(
@@ -39,7 +42,7 @@ class Progress:
                 unit="episode",
                 smoothing=0,  # episodes differ in length, so the mean of all tells more than the last few
                 dynamic_ncols=True,
-                bar_format="{n}/{total} {bar} {elapsed} + {remaining}{postfix}",
+                bar_format="{n}/{total} {bar} elapsed {elapsed}{postfix}",
             )
             self._bar.set_postfix_str(self.rate_text())
         elif self._before:
@@ -48,16 +51,19 @@ class Progress:
     def update(self, result: EpisodeResult) -> None:
         """Count one ended episode and show it."""
         self._outcomes[result.outcome] += 1
+        done = self._outcomes.total()
+        if self._playing is None:
+            self._playing = time.monotonic() - result.wall_s
         if self._bar is not None:
             if result.outcome == "error":
                 self._bar.write(f"{result.key}: error: {result.error}", file=self._stream)
-            self._bar.set_postfix_str(self.rate_text(), refresh=False)
+            self._bar.set_postfix_str(f"remaining {self._remaining(done)}, {self.rate_text()}", refresh=False)
             self._bar.update()
             return
-        done = self._outcomes.total()
         width = len(str(self._total))
         ended = f"error: {result.error}" if result.outcome == "error" else f"{result.outcome} in {result.steps} steps"
-        self._line(f"[{done:{width}}/{self._total}] {result.key}: {ended}; {self.rate_text()}; {self._time_left(done)}")
+        times = f"elapsed {_clock(time.monotonic() - self._started)}, remaining {self._remaining(done)}"
+        self._line(f"[{done:{width}}/{self._total}] {result.key}: {ended}; {self.rate_text()}; {times}")
 
     def rate_text(self) -> str:
         """Return "k/n, rate % [low, high]", with the number of errors if there are any."""
@@ -84,10 +90,13 @@ class Progress:
     ) -> None:
         self.close()
 
-    def _time_left(self, done: int) -> str:
-        elapsed = time.monotonic() - self._started
-        left = elapsed / (done - self._before) * (self._total - done)
-        return f"{timedelta(seconds=round(elapsed))} gone, {timedelta(seconds=round(max(0.0, left)))} left"
+    def _remaining(self, done: int) -> str:
+        played = time.monotonic() - (self._playing or self._started)
+        return _clock(played / (done - self._before) * max(0, self._total - done))
 
     def _line(self, text: str) -> None:
         print(text, file=self._stream, flush=True)
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))

@@ -132,6 +132,8 @@ class PolicySpec:
     image_orientation: what its network was trained on. Observations are always upright; the policy turns them with
         ``vla_harness.conventions.orient``.
     state_keys: parts of ``Observation.state``, e.g. ("eef_pos", "eef_axis_angle", "gripper_qpos").
+    state_lengths: how many numbers each of them is; () where their names say it. "joint_pos" does not: a Panda has
+        seven joints, a UR5e six.
     action: meaning of its actions.
     horizon: actions per call of ``act``.
     max_batch: most observations per call of ``act``.
@@ -147,6 +149,11 @@ class PolicySpec:
     horizon: int = 1
     max_batch: int = 64
     reads_scene: bool = False
+    state_lengths: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.state_lengths and len(self.state_lengths) != len(self.state_keys):
+            raise ValueError(f"{len(self.state_lengths)} lengths of state for {', '.join(self.state_keys)}")
 
 
 @dataclass(frozen=True)

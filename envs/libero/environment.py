@@ -41,8 +41,8 @@ class LiberoEnv(SimulatedEnv):
     assets: "auto", "hub", "primitive" or a folder (see ``envs.assets``).
 
     Action: (7,) float32 in [-1, 1], ``DELTA_EEF_POSE``. Observation: the state parts of ``INTERFACE``, float64 (metres,
-    radians), and the frames, (H, W, 3) uint8, upright. Reward 1.0 and termination on success; there is no time limit,
-    which is the protocol's business.
+    radians), and the frames, (H, W, 3) uint8, upright. Reward 1.0 and termination on success. The
+    registered ids have the suite's step limit as ``spec.max_episode_steps``, which ``gymnasium.make`` truncates at.
 
     ``reset(seed=s, options={"initial_state": i})`` starts from the i-th of the task's stored states with the fixtures'
     poses drawn from s; what is left out is drawn from the environment's own generator. The episode is a pure function
@@ -90,10 +90,11 @@ class LiberoEnv(SimulatedEnv):
     ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Start an episode; see the class.
 
-        Raises UserError for an initial state that the task does not have, and for one beside a placement seed.
+        Raises UserError for an option that there is not, an initial state that the task does not have, and for one
+        beside a placement seed.
         """
         super().reset(seed=seed)
-        index, placement = ((options or {}).get(key) for key in ("initial_state", "placement_seed"))
+        index, placement = self._options(options, "initial_state", "placement_seed")
         if placement is not None:
             if index is not None:
                 raise UserError("An episode starts from an initial state or from a placement seed: give one of them.")
@@ -125,8 +126,8 @@ class LiberoEnv(SimulatedEnv):
                 return
 
     def step(self, action: NDArray[Any]) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
-        """Advance by one action; see the class."""
-        success = self._episodes.step(np.asarray(action, np.float64))
+        """Advance by one action; see the class. Raises UserError for anything else than 7 finite numbers."""
+        success = self._episodes.step(self._action(action))
         return self._observation(), float(success), success, False, {"success": success}
 
     def proprioception(self) -> Mapping[str, NDArray[np.float64]]:

@@ -31,8 +31,8 @@ class RobosuiteEnv(SimulatedEnv):
     (7,) for one arm under OSC_POSE, (14,) for two, (8,) for the seven joints of a Panda. Where an arm carries a tool in
     place of a gripper (Wipe, TwoArmPegInHole) that entry has no effect. Observation: the state parts of ``interface``,
     float64 (metres, radians), and the frames, (H, W, 3) uint8, upright. Reward 1.0 and termination on success, which is
-    robosuite's own check; Wipe also terminates when the arm touches the table or a joint its limit. There is no time
-    limit, which is the protocol's business.
+    robosuite's own check; Wipe also terminates when the arm touches the table or a joint its limit. The
+    registered ids have the suite's step limit as ``spec.max_episode_steps``, which ``gymnasium.make`` truncates at.
 
     ``reset(options={"initial_state": i})`` starts from the i-th of the task's 50 initial states; without one it is
     drawn from the environment's own generator. The episode is a pure function of (suite, task, robot, controller, i).
@@ -73,9 +73,9 @@ class RobosuiteEnv(SimulatedEnv):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """Start an episode; see the class. Raises UserError for an initial state that there is not."""
+        """Start an episode; see the class. Raises UserError for an option or an initial state that there is not."""
         super().reset(seed=seed)
-        index = (options or {}).get("initial_state")
+        (index,) = self._options(options, "initial_state")
         if index is None:
             index = int(self.np_random.integers(INITIAL_STATES))
         if not 0 <= index < INITIAL_STATES:
@@ -84,8 +84,8 @@ class RobosuiteEnv(SimulatedEnv):
         return self._observation(), {"initial_state": index, "success": False}
 
     def step(self, action: NDArray[Any]) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
-        """Advance by one action; see the class."""
-        success, ended = self._episodes.step(np.asarray(action, np.float64))
+        """Advance by one action; see the class. Raises UserError for anything else than its finite numbers."""
+        success, ended = self._episodes.step(self._action(action))
         return self._observation(), float(success), success or ended, False, {"success": success}
 
     def proprioception(self) -> Mapping[str, NDArray[np.float64]]:

@@ -9,12 +9,8 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 
-from vla_harness.conventions import DERIVED_STATE
+from vla_harness.conventions import state_lengths
 from vla_harness.types import JointConvention, Observation, Policy, PolicySpec
-
-_STATE_LENGTHS = {"eef_pos": 3, "eef_quat_xyzw": 4, "gripper_qpos": 2, "joint_pos": 7} | {
-    name: length for name, (_, length, _) in DERIVED_STATE.items()
-}
 
 
 @runtime_checkable
@@ -127,8 +123,8 @@ def _check_finite(policy: Policy, answers: Any) -> None:
 
 
 def state_length(spec: PolicySpec) -> int | None:
-    """Return the length of the state that the policy reads; None when it names parts that only it knows."""
-    lengths = [_STATE_LENGTHS.get(key) for key in spec.state_keys]
+    """Return the length of the state that the policy reads; None when one of its parts has no known length."""
+    lengths = state_lengths(spec)
     return None if None in lengths else sum(length for length in lengths if length is not None)
 
 

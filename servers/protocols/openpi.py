@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -114,5 +115,5 @@ def _libero_actions(spec: PolicySpec) -> Adapter | None:
     """
     if spec.action.mode != "delta":
         return None
-    libero = EnvironmentSpec(spec.cameras, dict.fromkeys(spec.state_keys, 0), DELTA_EEF_POSE, 20.0)
-    return Adapter(libero, spec, "openpi's LIBERO client")
+    libero = EnvironmentSpec(spec.cameras, {}, DELTA_EEF_POSE, 20.0)
+    return Adapter(libero, replace(spec, state_keys=(), state_lengths=()), "openpi's LIBERO client")

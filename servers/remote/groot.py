@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vla_harness.conventions import orient
+from vla_harness.conventions import orient, state_lengths
 from vla_harness.errors import ConventionError
 from vla_harness.types import ActionConvention, ImageOrientation, Observation, PolicySpec
 
@@ -25,14 +25,6 @@ _LIBERO_CAMERAS = {"image": "agentview", "wrist_image": "wrist"}
 _LIBERO_STATE = {"x": 1, "y": 1, "z": 1, "roll": 1, "pitch": 1, "yaw": 1, "gripper": 2}
 _LIBERO_ACTIONS = ["x", "y", "z", "roll", "pitch", "yaw", "gripper"]
 _OUR_ACTIONS = ["translation", "rotation", "gripper"]
-_OUR_STATE = {
-    "eef_pos": 3,
-    "eef_axis_angle": 3,
-    "eef_euler_xyz": 3,
-    "eef_quat_xyzw": 4,
-    "gripper_qpos": 2,
-    "joint_pos": 7,
-}
 
 
 class Gr00tRemote:
@@ -45,19 +37,24 @@ class Gr00tRemote:
         self.provenance: Mapping[str, Any] = {"server": url, "server_modalities": config}
         videos, states, self._actions = (_keys(config, name, url) for name in ("video", "state", "action"))
         self._language = (_keys(config, "language", url, prefix="") or ["annotation.human.task_description"])[0]
-        self._state: dict[str, int]
-        if self._actions == _OUR_ACTIONS and set(states) <= set(_OUR_STATE):
+        self._state: dict[str, int | None]
+        if self._actions == _OUR_ACTIONS:
             said = self._client.call("metadata")
             self.spec = read_spec(said)
             self._images: ImageOrientation = said["client_images"]
-            self._state = {key: _OUR_STATE[key] for key in states}
+            self._state = dict(zip(self.spec.state_keys, state_lengths(self.spec), strict=True))
+            if list(self._state.values()).count(None) > 1:
+                raise ConventionError(
+                    f"The server at {url} does not say how long each of the state parts {', '.join(states)} is: let its"
+                    " policy's spec state it (state_lengths)."
+                )
         elif (
             self._actions == _LIBERO_ACTIONS
             and set(videos) <= set(_LIBERO_CAMERAS)
             and states in ([], list(_LIBERO_STATE))
         ):
             self._images = "mirrored"
-            self._state = _LIBERO_STATE if states else {}
+            self._state = dict(_LIBERO_STATE) if states else {}
             self.spec = PolicySpec(
                 "groot",
                 LIBERO_ACTION,
@@ -88,7 +85,9 @@ class Gr00tRemote:
         for key, camera in self._videos.items():
             message[f"video.{key}"] = orient(seen.images[camera], "upright", self._images)[None]
         start = 0
-        for key, width in self._state.items():
+        known = sum(width for width in self._state.values() if width is not None)
+        for key, stated in self._state.items():
+            width = len(seen.state) - known if stated is None else stated  # one part at most does not state it
             message[f"state.{key}"] = seen.state[None, start : start + width].astype(np.float64)
             start += width
         reply = self._client.call("get_action", message)

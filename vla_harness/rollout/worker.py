@@ -16,6 +16,8 @@ from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
+from tformer.launch import mend_streams
+
 from ..conventions import Adapter
 from ..errors import ConventionError
 from ..types import EpisodeResult, Observation
@@ -47,6 +49,7 @@ class Abandoned(Exception):
 def worker_main(connection: Connection, setup: WorkerSetup) -> None:
     """Serve the engine until it closes the pipe or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the engine decides what it means
+    mend_streams()
     _die_with(setup.parent)
     Worker(connection, setup).serve()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tformer.values import NonNegativeFloat, PositiveInt, Seed
 
 from ...checkpoints.files import Checkpoint, find_checkpoint
 from ...checkpoints.precision import choose_device
+from ...conventions import state_lengths
 from ...errors import UserError
 from ...types import DELTA_EEF_POSE, Observation, Policy, PolicySpec, random_generator
 from .checkpoint import images_to_network, read_policy
@@ -60,7 +62,7 @@ class TformerPolicy(Policy):
         if ensemble is not None and (execute is not None or ensemble < 0):
             raise UserError("ensemble looks at every step and takes a weight of 0 or more: give it without execute.")
         self._chunks: dict[str, list[tuple[int, np.ndarray]]] = {}
-        self.spec = PolicySpec(
+        spec = PolicySpec(
             "tformer",
             DELTA_EEF_POSE,
             cameras=self.card.cameras,
@@ -68,6 +70,7 @@ class TformerPolicy(Policy):
             state_keys=self.card.state_keys,
             horizon=played,
         )
+        self.spec = replace(spec, state_lengths=_lengths(spec, self.card.network.state_dim))
 
     def act(self, observations: Sequence[Observation]) -> np.ndarray:
         """Return (batch, horizon, 7) float32."""
@@ -126,3 +129,15 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def _lengths(spec: PolicySpec, total: int) -> tuple[int, ...]:
+    """Return the lengths of the state parts, which are ``total`` numbers together: one at most is not told by its name.
+
+    () where the names tell all, or where more are not told: then only the sum can be checked.
+    """
+    lengths = state_lengths(spec)
+    if lengths.count(None) != 1:
+        return ()
+    rest = total - sum(length for length in lengths if length is not None)
+    return tuple(rest if length is None else length for length in lengths)
