@@ -1,8 +1,7 @@
 """Run vision-language-action policies on simulated robots and say how often each succeeds."""
 
-from typing import TYPE_CHECKING
-
-from tformer.lazy import lazy_names
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .errors import UserError
@@ -21,11 +20,11 @@ __all__ = [
     "load_policy",
 ]
 __version__ = "0.1.0"
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "errors": ["UserError"],
-        "registry": ["available_policies", "load_policy"],
-        "types": ["ActionConvention", "EnvironmentSpec", "JointConvention", "Observation", "Policy", "PolicySpec"],
-    },
-)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name when it is asked for: commands start, and Ctrl-C ends them, before numpy is there."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = {"UserError": "errors", "available_policies": "registry", "load_policy": "registry"}.get(name, "types")
+    return getattr(import_module(f".{home}", __name__), name)

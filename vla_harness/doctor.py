@@ -17,6 +17,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module, metadata
@@ -264,10 +265,11 @@ def check_episode(assets: str) -> Iterator[Finding]:
     local_assets = import_module("vla_harness.envs.assets").local_assets
     source = local_assets(assets) or local_assets("primitive")
     start = time.perf_counter()
-    environment = gymnasium.make(
-        "vla_harness.envs:libero/spatial-v0", task=0, observations="on_request", assets=str(source.path)
-    )
-    environment.reset(seed=0, options={"initial_state": 0})
+    with redirect_stderr(sys.stdout):  # where it says that it compiles
+        environment = gymnasium.make(
+            "vla_harness.envs:libero/spatial-v0", task=0, observations="on_request", assets=str(source.path)
+        )
+        environment.reset(seed=0, options={"initial_state": 0})
     still = np.array([0, 0, 0, 0, 0, 0, -1], np.float32)
     render = environment.get_wrapper_attr("render_camera")
     environment.step(still)

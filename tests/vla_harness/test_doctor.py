@@ -68,6 +68,24 @@ def test_a_hub_out_of_reach_leaves_the_stand_ins(tmp_path: Path) -> None:
     assert answer.returncode == 1 and "LIBERO_ASSETS=PATH" in answer.stdout
 
 
+def test_the_main_command_cannot_run_without_its_default_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name == "torch" or name.startswith("vla_harness.policies.tformer")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    finding = only(doctor.check_policy())
+    assert finding.state == "FAIL" and finding.text.startswith("The policy 'tformer' needs torch, which is not")
+    assert "pip install 'vla-harness[vla]'" in finding.text and "--policy scripted" in finding.text
+
+
+def test_a_cache_of_compiled_code_that_cannot_be_written_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file"))
+    finding = only(one for one in examine(DoctorOptions(quick=True, assets="primitive")) if one.subject == "compiler")
+    assert finding.state == "FAIL" and "NUMBA_CACHE_DIR is" in finding.text and "unset it" in finding.text
+
+
 def test_bad_usage_is_one_sentence_and_help_explains(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--what"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
