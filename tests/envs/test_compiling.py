@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numba
 import pytest
+from numba import config as numba_config
 
 from vla_harness.envs import cache, compiling, renderer
 from vla_harness.errors import UserError
@@ -66,13 +66,13 @@ def test_without_a_place_that_can_be_written_a_temporary_folder_serves(
     nowhere = tmp_path / "file"
     nowhere.touch()
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
-    monkeypatch.setattr(numba.config, "CACHE_DIR", "")
+    monkeypatch.setattr(numba_config, "CACHE_DIR", "")
     assert compiling.choose_numba_cache() == ""
     monkeypatch.setattr(compiling, "_sources", lambda: [nowhere])
     monkeypatch.setenv("XDG_CACHE_HOME", str(nowhere))
     told = compiling.choose_numba_cache()
     folder = Path(os.environ["NUMBA_CACHE_DIR"])
-    assert str(folder) in told and folder.is_dir() and str(folder) == numba.config.CACHE_DIR
+    assert str(folder) in told and folder.is_dir() and str(folder) == getattr(numba_config, "CACHE_DIR")  # noqa: B009 - set at run time
     assert compiling.choose_numba_cache() == ""  # and children take it over
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(nowhere))
     with pytest.raises(UserError, match=r"^NUMBA_CACHE_DIR is .*/file, where nothing can be written \("):
