@@ -23,6 +23,7 @@ from tyro.conf import arg
 
 from vla_harness.command import DONE, parse_options, run_command
 from vla_harness.data.opening import ReadingOptions, open_dataset
+from vla_harness.data.validation import require_valid
 from vla_harness.errors import UserError
 from vla_harness.policy_flags import OWN, PolicyFlags
 from vla_harness.registry import load_policy
@@ -92,11 +93,14 @@ def _evaluate(options: Offline) -> int:
     out = options.out or Path("runs") / f"offline-{options.policy}-{datetime.now():%Y%m%d-%H%M%S}"
     check_report_folder(out)
     dataset = open_dataset(options.dataset, options.convention, options.image_orientation)
+    count = min(options.trajectories, len(dataset.episodes))
+    require_valid(dataset, episodes=count)
+    if not dataset.has_instructions:
+        print(f"note       {dataset.path} has no instructions: the policy is told nothing")
     keys = options.action_keys.split(",") if options.action_keys else None
     cameras = _pairs(options.cameras) if options.cameras else None
     policy = load_policy(options.policy, **_policy_arguments(options))
     predictor = predictor_of(policy, dataset, keys, cameras)
-    count = min(options.trajectories, len(dataset.episodes))
     print(f"policy     {options.policy}, {predictor.horizon} actions a prediction")
     print(f"dataset    {dataset.path}: {count} of {len(dataset.episodes)} episodes, at most {options.steps} steps")
     evaluated = []

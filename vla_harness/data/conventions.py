@@ -168,6 +168,10 @@ class _Translated:
         images = self._source.images(episode, self._renamed.get(camera, camera), rows)
         return orient(images, self._frames, "upright")
 
+    def check_frames(self, episode: int, camera: str) -> None:
+        """See Storage."""
+        self._source.check_frames(episode, self._renamed.get(camera, camera))
+
 
 def _gripper_turned(actions: np.ndarray, convention: DatasetConvention) -> np.ndarray:
     """Return (length, 7) actions whose gripper is open at -1 and closed at 1."""

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import io
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 
 from ..errors import UserError
 from .features import Feature, column_values
 from .files import read_table
-from .lerobot import EpisodeFiles, EpisodeRecord, Layout, VideoPart
+from .image_cells import decode_image, open_image
+from .lerobot import EpisodeFiles, EpisodeRecord, Layout
 from .modality import Modality, default_modality
 from .statistics import Statistics, compute_statistics, read_statistics
+from .validation import column_faults
 from .videos import VideoFile
 
 TABLE_CACHE_BYTES = 1 << 30
@@ -38,6 +38,10 @@ class Storage(Protocol):
 
     def images(self, episode: int, camera: str, rows: Sequence[int]) -> np.ndarray:
         """Return (n, height, width, 3) uint8."""
+        ...
+
+    def check_frames(self, episode: int, camera: str) -> None:
+        """Raise UserError unless each row has a frame of its own, as far as that shows without decoding."""
         ...
 
 
@@ -86,6 +90,17 @@ class Dataset:
         return Episode(self, position, self.episodes[position])
 
     @cached_property
+    def has_instructions(self) -> bool:
+        """Whether any task has words; where none has, an episode's instruction is ""."""
+        words = self.tasks.values() if self.tasks else (text for record in self.episodes for text in record.tasks)
+        return any(text.strip() for text in words)
+
+    @cached_property
+    def valid_episodes(self) -> set[int]:
+        """Positions of the episodes whose columns were found to be in order."""
+        return set()
+
+    @cached_property
     def modality(self) -> Modality:
         """The parts of state and action, by GR00T's meta/modality.json, or else one part for each feature."""
         return self.own_modality or default_modality(self.features, self.cameras)
@@ -114,8 +129,16 @@ class Episode:
 
     @property
     def columns(self) -> Mapping[str, np.ndarray]:
-        """Every column but the visual ones, (length, *shape), and (length,) for the shape (1,)."""
-        return self.dataset.storage.columns(self.position)
+        """Every column but the visual ones, (length, *shape), and (length,) for the shape (1,).
+
+        Raises UserError for values that cannot be meant; see ``validation``.
+        """
+        columns = self.dataset.storage.columns(self.position)
+        if self.position not in self.dataset.valid_episodes:
+            if fault := next(column_faults(self, columns), None):
+                raise UserError(fault)
+            self.dataset.valid_episodes.add(self.position)
+        return columns
 
     def column(self, name: str) -> np.ndarray:
         """Return one column. Raises UserError where there is none."""
@@ -145,6 +168,7 @@ class Episode:
         if camera not in self.dataset.cameras:
             known = ", ".join(self.dataset.cameras) or "none"
             raise UserError(f"{self.dataset.path} has no camera {camera!r} (it has: {known}): name one of these.")
+        _ = self.columns  # reading checks them, the timestamps above all
         return self.dataset.storage.images(self.position, camera, rows)
 
     def instruction(self, row: int) -> str:
@@ -188,17 +212,33 @@ class LeRobotStorage:
         """See Storage. A video's frame is the one nearest to the row's timestamp, as in lerobot and GR00T."""
         place = self.layout.files[episode]
         if self.layout.features[camera].dtype == "image":
-            with self._lock:
-                _, table = self._table(place.data)
-            cells = table.column(camera).take(pa.array([place.first_row + row for row in rows])).to_pylist()
-            return np.stack([_decode(cell, place.data, camera) for cell in cells])
-        part = place.videos[camera]
-        video = self.video(part.path)
+            shape = self.layout.features[camera].shape
+            cells = zip(self.cells(episode, camera, rows), rows, strict=True)
+            return np.stack([decode_image(cell, shape, self._where(episode, row, camera)) for cell, row in cells])
+        video = self.video(place.videos[camera].path)
         stamps = self.columns(episode).get("timestamp")
         times = (np.arange(self.layout.episodes[episode].length) / self.layout.fps) if stamps is None else stamps
-        frames = self._frames(video, part, np.asarray(times, np.float64)[list(rows)])
+        frames = self._frames(episode, camera, np.asarray(times, np.float64)[list(rows)], rows)
         whole = self._whole(video)
         return video.read(frames) if whole is None else whole[frames]
+
+    def cells(self, episode: int, camera: str, rows: Sequence[int]) -> list[Any]:
+        """Return what the table holds of the "image" feature ``camera`` in ``rows``: {"bytes": …, "path": …} each."""
+        place = self.layout.files[episode]
+        with self._lock:
+            _, table = self._table(place.data)
+        if camera not in table.column_names:
+            raise UserError(f"{place.data} has no column {camera}, which meta/info.json lists: copy the file again.")
+        return table.column(camera).take(pa.array([place.first_row + row for row in rows], pa.int64())).to_pylist()
+
+    def check_frames(self, episode: int, camera: str) -> None:
+        """See Storage: reads the headers of images, and the index of a video, which is kept."""
+        length, feature = self.layout.episodes[episode].length, self.layout.features[camera]
+        if feature.dtype == "image":
+            for row, cell in enumerate(self.cells(episode, camera, range(length))):
+                open_image(cell, feature.shape, self._where(episode, row, camera))
+        else:
+            self._span(episode, camera)
 
     def video(self, path: Path) -> VideoFile:
         """Return the index of the video ``path``, read once."""
@@ -216,13 +256,45 @@ class LeRobotStorage:
                 self._decoded[video.path] = video.read(range(len(video)))
             return self._decoded.get(video.path)
 
-    def _frames(self, video: VideoFile, part: VideoPart, times: np.ndarray) -> np.ndarray:
-        half = 0.5 / self.layout.fps
+    def _frames(self, episode: int, camera: str, times: np.ndarray, rows: Sequence[int]) -> np.ndarray:
+        """Return the frames that are nearest to ``times``, those of ``rows``, within the episode's part of the video.
+
+        A frame further off belongs to no row; one off is the habit of some writers (see docs/data.md).
+        """
+        part, (first, last) = self.layout.files[episode].videos[camera], self._span(episode, camera)
+        video = self.video(part.path)
+        frames = video.nearest(times + part.start, first, last)
+        far = np.flatnonzero(np.abs(video.times[frames] - part.start - times) > 1.01 / self.layout.fps)
+        if len(far):
+            raise UserError(
+                f"{self._where(episode, rows[far[0]], camera)} has the timestamp {times[far[0]]:g} s, for which"
+                f" {part.path} has no frame: mend the timestamps, or copy the video again."
+            )
+        return frames
+
+    def _span(self, episode: int, camera: str) -> tuple[int, int]:
+        """Return the first and the last frame of the episode in its video; UserError if they are fewer than rows."""
+        part, half = self.layout.files[episode].videos[camera], 0.5 / self.layout.fps
+        video = self.video(part.path)
         first = int(np.searchsorted(video.times, part.start - half))
-        last = None if part.end is None else int(np.searchsorted(video.times, part.end - half)) - 1
-        if first >= len(video):
-            raise UserError(f"{video.path} ends before {part.start:g} s, where an episode begins: copy the file again.")
-        return video.nearest(times + part.start, first, last)
+        end = len(video) if part.end is None else int(np.searchsorted(video.times, part.end - half))
+        if end - first < self.layout.episodes[episode].length:
+            record = self.layout.episodes[episode]
+            raise UserError(
+                f"Episode {record.index} of {self.layout.root} has {record.length} rows and {max(0, end - first)}"
+                f" frames of {camera}: {part.path} ends or skips, copy it again or drop the episode."
+            )
+        return first, end - 1
+
+    def _where(self, episode: int, row: int, column: str) -> str:
+        return f"Episode {self.layout.episodes[episode].index} of {self.layout.root}, row {row} of {column},"
+
+    def _row_name(self, path: Path, row: int) -> str:
+        """Return in words which episode's row the ``row`` of a table is."""
+        for record, place in zip(self.layout.episodes, self.layout.files, strict=True):
+            if place.data == path and 0 <= row - place.first_row < record.length:
+                return f"row {row - place.first_row} of episode {record.index}"
+        return f"row {row}"
 
     def _alone(self, place: EpisodeFiles) -> bool:
         return str(self.layout.info["codebase_version"]).startswith("v2.")
@@ -240,7 +312,9 @@ class LeRobotStorage:
             if feature.is_visual:
                 images.append(name)
             else:
-                values[name] = column_values(table.column(name), feature, f"The column {name} of {path}")
+                values[name] = column_values(
+                    table.column(name), feature, f"The column {name} of {path}", partial(self._row_name, path)
+                )
         self._tables[path] = values, table.select(images) if images else table.select(table.column_names[:1])
         while len(self._tables) > 1 and sum(map(_size, self._tables.values())) > TABLE_CACHE_BYTES:
             self._tables.popitem(last=False)
@@ -249,10 +323,3 @@ class LeRobotStorage:
 
 def _size(entry: tuple[dict[str, np.ndarray], pa.Table]) -> int:
     return sum(column.nbytes for column in entry[0].values()) + entry[1].nbytes
-
-
-def _decode(cell: Any, path: Path, camera: str) -> np.ndarray:
-    try:
-        return np.asarray(Image.open(io.BytesIO(cell["bytes"])).convert("RGB"))
-    except (OSError, TypeError, KeyError) as error:
-        raise UserError(f"An image in the column {camera} of {path} cannot be read ({error}).") from None

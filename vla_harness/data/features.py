@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -112,13 +112,17 @@ def _height_width_channels(shape: Sequence[int], names: Any, what: str) -> tuple
     return (shape[1], shape[2], shape[0]) if shape[0] in (1, 3) and shape[2] not in (1, 3) else tuple(shape)
 
 
-def column_values(column: pa.ChunkedArray, feature: Feature, where: str) -> np.ndarray:
-    """Return (rows, *shape), or (rows,) for the shape (1,), in the feature's dtype. ``where``: for messages.
+def column_values(
+    column: pa.ChunkedArray, feature: Feature, where: str, row_name: Callable[[int], str] = "row {}".format
+) -> np.ndarray:
+    """Return (rows, *shape), or (rows,) for the shape (1,), in the feature's dtype. ``where``, row_name: for messages.
 
-    Raises UserError for missing values and for rows whose length is not the feature's.
+    Raises UserError for missing values, for rows whose length is not the feature's and for what is no such number.
     """
     rows = len(column)
     array = column.combine_chunks()
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], column.type)
     if feature.dtype in ("string", "language"):
@@ -129,7 +133,10 @@ def column_values(column: pa.ChunkedArray, feature: Feature, where: str) -> np.n
         if isinstance(array, pa.ExtensionArray):
             array = array.storage
         if array.null_count:
-            raise UserError(f"{where} has {array.null_count} missing values: mend or drop those rows.")
+            first = next(row for row, value in enumerate(column.to_pylist()) if _has_gap(value))
+            raise UserError(
+                f"{where} has {array.null_count} missing values, the first in {row_name(first)}: mend or drop them."
+            )
         if not (pa.types.is_list(array.type) or pa.types.is_large_list(array.type) or _is_fixed(array.type)):
             break
         lengths = pc.unique(pc.list_value_length(array)).to_pylist()
@@ -137,13 +144,25 @@ def column_values(column: pa.ChunkedArray, feature: Feature, where: str) -> np.n
         if rows and lengths != [wanted]:
             raise UserError(f"{where} holds lists of {_words(lengths)} entries, and meta/info.json says {wanted}.")
         array, depth = array.flatten(), depth + 1
-    if pa.types.is_string(array.type) or pa.types.is_struct(array.type) or pa.types.is_binary(array.type):
-        raise UserError(f"{where} holds {array.type}, and meta/info.json says {feature.dtype}.")
+    if not _is_number(array.type):
+        raise UserError(f"{where} holds {array.type}, and meta/info.json says {feature.dtype}: mend the one or other.")
     values = array.to_numpy(zero_copy_only=False)
     if values.size != rows * feature.size:
         raise UserError(f"{where} holds {values.size} numbers in {rows} rows, and meta/info.json says {feature.shape}.")
-    values = values.astype(feature.dtype, copy=False)
+    if values.dtype.kind == "f" and np.dtype(feature.dtype).kind != "f" and not np.isfinite(values).all():
+        first = int(np.flatnonzero(~np.isfinite(values))[0]) // max(1, feature.size)
+        raise UserError(f"{where} has values that are no finite numbers, the first in {row_name(first)}: mend them.")
+    with np.errstate(over="ignore"):  # what does not fit becomes infinite, which is refused by its name
+        values = values.astype(feature.dtype, copy=False)
     return values.reshape(rows) if feature.shape == (1,) else values.reshape(rows, *feature.shape)
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
+
+
+def _has_gap(value: Any) -> bool:
+    return value is None or (isinstance(value, list) and any(map(_has_gap, value)))
 
 
 def _is_fixed(kind: pa.DataType) -> bool:

@@ -5,6 +5,7 @@ Sources: huggingface/lerobot ``datasets/utils.py`` at v2.1 and v3.0, NVIDIA/Isaa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -53,8 +54,9 @@ class EpisodeFiles:
 
 @dataclass(frozen=True)
 class Layout:
-    """All that a dataset's metadata say."""
+    """All that the metadata of the dataset in ``root`` say."""
 
+    root: Path
     info: Mapping[str, Any]
     fps: float
     features: Mapping[str, Feature]
@@ -69,7 +71,7 @@ def read_layout(root: Path) -> Layout:
     info = read_json(path)
     version = take(info, "codebase_version", str, path)
     fps = float(take(info, "fps", (int, float), path))
-    if not fps > 0:
+    if not 0 < fps < math.inf:
         raise UserError(f"{path} says {fps:g} of fps, which must be positive: mend that field.")
     features = parse_features(info.get("features"), str(path))
     if version.startswith("v2."):
@@ -85,7 +87,7 @@ def read_layout(root: Path) -> Layout:
         raise UserError(
             f"{path} says {total} of total_episodes, and {root / 'meta'} lists {len(episodes)}: copy the files again."
         )
-    return Layout(info, fps, features, tasks, tuple(episodes), tuple(files))
+    return Layout(root, info, fps, features, tasks, tuple(episodes), tuple(files))
 
 
 Contents = tuple[dict[int, str], list[EpisodeRecord], list[EpisodeFiles]]
@@ -146,7 +148,26 @@ def _read_v3(root: Path, info: Mapping[str, Any], features: Mapping[str, Feature
         files.append(EpisodeFiles(table_path, next_row.get(table_path, 0), videos))
         next_row[table_path] = files[-1].first_row + record.length
     _check_unique(episodes, folder)
+    _check_spans(folder, float(info["fps"]), episodes, files)
     return tasks, episodes, files
+
+
+def _check_spans(folder: Path, fps: float, episodes: list[EpisodeRecord], files: list[EpisodeFiles]) -> None:
+    """Raise UserError unless each episode has time for its rows in each shared video, and none lies on another."""
+    spans: dict[Path, list[tuple[float, float, int, str]]] = {}
+    for record, place in zip(episodes, files, strict=True):
+        for name, part in place.videos.items():
+            assert part.end is not None
+            label = f"{folder} says that episode {record.index} lies from {part.start:g} to {part.end:g} s of {name}"
+            if not (part.start >= 0 and math.isfinite(part.end)):
+                raise UserError(f"{label}, which is no part of a video: mend videos/{name}/from_timestamp.")
+            if (part.end - part.start) * fps < record.length - 0.5:
+                raise UserError(f"{label}, which is too short for its {record.length} rows: mend these fields.")
+            spans.setdefault(part.path, []).append((part.start, record.length / fps, record.index, label))
+    for video in spans.values():
+        for (start, duration, index, _), (following, _, _, label) in pairwise(sorted(video)):
+            if following < start + duration - 0.5 / fps:
+                raise UserError(f"{label}, on top of episode {index}: mend their from_timestamp and to_timestamp.")
 
 
 def _record(row: Mapping[str, Any], path: Path) -> EpisodeRecord:

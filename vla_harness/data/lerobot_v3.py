@@ -117,6 +117,7 @@ class _Videos:
         """Append one episode. Returns where it lies."""
         storage = dataset.storage
         assert isinstance(storage, LeRobotStorage)
+        storage.check_frames(position, self.name)
         part = storage.layout.files[position].videos[self.name]
         size = len(storage.video(part.path)) and part.path.stat().st_size  # refuses a damaged file by its name
         if self._joiner is None or self._joiner.size + size > VIDEO_BYTES or not self._joiner.fits(part):

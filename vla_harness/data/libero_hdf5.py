@@ -63,7 +63,12 @@ def open_demonstrations(path: Path, image_orientation: ImageOrientation | None =
                 records.append(EpisodeRecord(len(records), len(actions), (words,)))
                 places.append(_Place(file, name, task, frames))
                 for feature, source in CAMERAS.items():
-                    shapes.setdefault(feature, _field(file, data, f"{name}/obs/{source}").shape[1:])
+                    shape = _field(file, data, f"{name}/obs/{source}").shape
+                    if shape != (len(actions), *shapes.setdefault(feature, shape[1:])) or len(shape) != 4:
+                        raise UserError(
+                            f"{file} has {shape} in data/{name}/obs/{source} and {len(actions)} actions: a frame for"
+                            " each, all of one size, are needed."
+                        )
                 has_joints = has_joints and f"{name}/obs/{JOINT[1]}" in data
     if not records:
         raise UserError(f"{path} holds no demonstrations: name an .hdf5 file of LIBERO's, or a folder of them.")
@@ -140,6 +145,9 @@ class _Storage:
             except (OSError, IndexError, ValueError) as error:
                 raise UserError(f"{file} ({name}/obs/{CAMERAS[camera]}) cannot be read ({error}).") from None
         return orient(raw[order], place.frames, "upright")
+
+    def check_frames(self, episode: int, camera: str) -> None:
+        """See Storage. Opening has compared the shapes."""
 
 
 @contextmanager

@@ -167,7 +167,13 @@ class ModalityReader:
                 f"Episode {episode.index} of {self.dataset.path} says {unknown} of {column}, which is no task_index"
                 " of its tasks: mend the tasks or the column."
             )
-        return [cell if isinstance(cell, str) else tasks[int(cell)] for cell in cells]
+        words = [cell if isinstance(cell, str) else tasks[int(cell)] for cell in cells]
+        if self.dataset.has_instructions and not all(text.strip() for text in words):
+            raise UserError(
+                f"Episode {episode.index} of {self.dataset.path} has empty words in {column}: mend the tasks or the"
+                " column."
+            )
+        return words
 
     def _column(self, names: Mapping[str, str], key: str, name: str) -> str:
         if name not in names:

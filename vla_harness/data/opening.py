@@ -15,6 +15,7 @@ from .dataset import Dataset, LeRobotStorage
 from .files import read_json
 from .lerobot import EpisodeFiles, read_layout
 from .modality import read_modality
+from .statistics import read_statistics
 
 HUB_NAME = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:/([\w-][\w./-]*))?")
 """ORG/NAME, or ORG/NAME/FOLDER for a folder or file in it."""
@@ -63,6 +64,7 @@ def open_dataset(
 
 def _open_lerobot(root: Path) -> Dataset:
     layout = read_layout(root)
+    read_statistics(root, layout.features)  # refuses what no command may use
     modality = root / "meta" / "modality.json"
     own = read_modality(read_json(modality), modality, layout.features) if modality.exists() else None
     visual = [name for name, feature in layout.features.items() if feature.is_visual]

@@ -55,7 +55,12 @@ def read_statistics(root: Path, features: Mapping[str, Feature]) -> Statistics:
         entry = stored.get(name)
         if feature.is_visual or not isinstance(entry, Mapping) or not set(NAMES) <= set(entry):
             continue
-        found[name] = {one: _numbers(entry[one], feature, f"{path} ({name}.{one})") for one in NAMES}
+        numbers = {one: _numbers(entry[one], feature, f"{path} ({name}.{one})") for one in NAMES}
+        if (numbers["min"] > numbers["max"]).any() or (numbers["std"] < 0).any():
+            raise UserError(
+                f"{path} has a min of {name} above its max, or a std below 0: delete the file to have it computed."
+            )
+        found[name] = numbers
     return found
 
 
@@ -68,4 +73,6 @@ def _numbers(value: Any, feature: Feature, what: str) -> np.ndarray:
         raise UserError(
             f"{what} has {len(numbers)} numbers, the feature {feature.size}: delete the file to have it computed."
         )
+    if not np.isfinite(numbers).all():
+        raise UserError(f"{what} has values that are no finite numbers: delete the file to have it computed.")
     return numbers

@@ -20,13 +20,15 @@ from ..results.files import explain_write_errors
 from ..results.wording import duration, plural
 from .dataset import Dataset, Episode
 from .modality import Part
+from .validation import require_valid
 
 STRIP_FRAMES = 6
 """Frames shown of each camera in an episode's picture."""
 
 
 def summarize(dataset: Dataset) -> str:
-    """Return what is in the dataset, in lines."""
+    """Return what is in the dataset, in lines. Raises UserError where its values cannot be meant."""
+    require_valid(dataset)
     return "\n".join(_lines(dataset))
 
 
@@ -42,11 +44,12 @@ def _lines(dataset: Dataset) -> Iterator[str]:
         f"episodes   {len(lengths):,} of {lengths[0]:,} to {lengths[-1]:,} frames (median"
         f" {int(np.median(lengths)):,}); {dataset.frames:,} frames, {duration(dataset.frames / dataset.fps)}"
     )
-    used = Counter(dataset.episode(i).instruction(0) for i in range(len(lengths)))
-    yield f"tasks      {plural(len(used), 'task')}"
-    yield from (
-        f"           {plural(count, 'episode')}: {words or '(no words)'}" for words, count in used.most_common()
-    )
+    if dataset.has_instructions:
+        used = Counter(dataset.episode(i).instruction(0) for i in range(len(lengths)))
+        yield f"tasks      {plural(len(used), 'task')}"
+        yield from (f"           {plural(count, 'episode')}: {words}" for words, count in used.most_common())
+    else:
+        yield "tasks      the dataset has no instructions"
     for camera in dataset.cameras:
         height, width, _ = dataset.features[camera].shape
         codec = dataset.features[camera].info.get("video.codec", dataset.features[camera].dtype)

@@ -12,13 +12,28 @@ import numpy as np
 from ..errors import UserError
 
 
+@contextmanager
+def open_video(path: Path) -> Iterator[av.container.InputContainer]:
+    """Open a video to read. Raises UserError, also within the block, where it is missing or damaged."""
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise UserError(f"{path} has no video stream: copy the file again.")
+            yield container
+    except FileNotFoundError:
+        raise UserError(f"There is no {path}, which the dataset's metadata names: copy the dataset again.") from None
+    except (av.error.FFmpegError, OSError) as error:
+        reason = str(error).split(":")[0].split("] ")[-1]
+        raise UserError(f"{path} is no whole video ({reason}): copy the file again.") from None
+
+
 class VideoFile:
     """One video file. times: (frames,) float64 seconds, rising. Raises UserError where it is missing or damaged."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         points = []
-        with self._container() as container:
+        with open_video(self.path) as container:
             stream = container.streams.video[0]
             base = float(stream.time_base or 0)
             for packet in container.demux(stream):
@@ -53,7 +68,7 @@ class VideoFile:
         if not len(wanted):
             return output
         unique, positions = np.unique(wanted, return_inverse=True)
-        with self._container() as container:
+        with open_video(self.path) as container:
             stream = container.streams.video[0]
             stream.thread_count = 1  # callers decode several videos at once
             decoded: Iterator[av.VideoFrame] = iter(())
@@ -72,18 +87,3 @@ class VideoFile:
                     raise UserError(f"{self.path} ends or skips at frame {unique[i]}: copy the file again.")
                 output[positions == i] = frame.to_ndarray(format="rgb24")
         return output
-
-    @contextmanager
-    def _container(self) -> Iterator[av.container.InputContainer]:
-        try:
-            with av.open(str(self.path)) as container:
-                if not container.streams.video:
-                    raise UserError(f"{self.path} has no video stream: copy the file again.")
-                yield container
-        except FileNotFoundError:
-            raise UserError(
-                f"There is no {self.path}, which the dataset's metadata names: copy the dataset again."
-            ) from None
-        except (av.error.FFmpegError, OSError) as error:
-            reason = str(error).split(":")[0].split("] ")[-1]
-            raise UserError(f"{self.path} is no whole video ({reason}): copy the file again.") from None

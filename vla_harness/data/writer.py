@@ -32,6 +32,7 @@ from .lerobot import CHUNK, V2_DATA, V2_VIDEO
 from .modality import Modality, default_modality, modality_json
 from .opening import open_dataset
 from .statistics import compute_statistics
+from .validation import require_valid
 
 SAMPLED_FRAMES = 32
 """Frames of a copied episode that its image statistics are taken from."""
@@ -72,6 +73,8 @@ class DatasetWriter:
         if (meta / "info.json").exists():
             self._check_same(read_json(meta / "info.json"))
             self._recover()
+            if self.lengths:
+                require_valid(open_dataset(self.path))
         else:
             with explain_write_errors(self.path):
                 # What a kill left before the dataset was begun is no content.
@@ -115,6 +118,8 @@ class DatasetWriter:
         """Append an episode of a LeRobot dataset with the same features and tasks; videos are not encoded anew."""
         storage = source.dataset.storage
         assert isinstance(storage, LeRobotStorage)
+        for name in source.dataset.cameras:
+            storage.check_frames(source.position, name)
         columns: dict[str, Any] = {n: c for n, c in source.columns.items() if n in self.features}
         sampled = np.unique(np.linspace(0, source.length - 1, SAMPLED_FRAMES).round().astype(int)).tolist()
         statistics = {}

@@ -26,6 +26,7 @@ from tformer.training import TrainOptions, leads, train
 
 from ..data import Dataset, ModalityReader, open_dataset
 from ..data.dataset import LeRobotStorage
+from ..data.validation import require_valid
 from ..errors import UserError
 from ..policies.groot.assembly import GROOT_3B, GrootParts, open_groot
 from . import memory
@@ -110,6 +111,7 @@ def finetune(options: GrootOptions) -> Path:
     _check(options)
     options = replace(options, warmup_steps=round(options.warmup_ratio * options.epochs * options.steps_per_epoch))
     dataset = open_dataset(options.dataset)
+    require_valid(dataset, needs_instructions=True)
     if isinstance(dataset.storage, LeRobotStorage):
         dataset.storage.frame_cache_bytes = int(options.frame_cache_gib * GIB)
     parts = open_parts(options, dataset)

@@ -27,6 +27,7 @@ from tformer.training import TrainOptions, leads, train
 from ..checkpoints import find_checkpoint
 from ..data.conventions import check_gripper
 from ..data.opening import ReadingOptions, open_dataset
+from ..data.validation import require_valid
 from ..errors import UserError
 from ..policies.openvla.actions import read_statistics
 from ..policies.openvla.loading import open_openvla
@@ -97,6 +98,7 @@ def finetune(options: OpenVLAOptions) -> Path:
         raise UserError("--four-bit computes in bf16: leave out --precision fp32.")
     options = replace(options, min_learning_rate=options.learning_rate)
     dataset = open_dataset(options.dataset, options.convention, options.image_orientation)
+    require_valid(dataset, needs_instructions=True)
     statistics = {options.unnorm_key or Path(dataset.name).stem: action_statistics(dataset)}
     check_gripper(dataset)
     device = options.device

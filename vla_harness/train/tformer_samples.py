@@ -14,6 +14,7 @@ from tqdm import tqdm
 from ..data import Dataset, Episode
 from ..data.conventions import check_gripper, fitting
 from ..data.demonstrations import FRAME_IS_NEW, PRIVILEGED
+from ..data.validation import require_valid
 from ..errors import UserError
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def read_samples(datasets: Sequence[Dataset], options: TformerOptions) -> Sample
     """
     cameras = [_camera_features(dataset, options.cameras) for dataset in datasets]
     for dataset in datasets:
+        require_valid(dataset, needs_instructions=options.language)
         check_gripper(dataset)
     with_aims = all(PRIVILEGED in dataset.features for dataset in datasets)
     rows: dict[str, list[np.ndarray]] = {name: [] for name in ("frames", "state", "aims", "actions", "mask")}

@@ -9,14 +9,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.vla_harness.data import public
 from tests.vla_harness.data import recorded as toy
-from vla_harness.data import open_dataset
+from vla_harness.data import convert_dataset, open_dataset
+from vla_harness.data.__main__ import main as data_main
 from vla_harness.data.check import check_dataset
+from vla_harness.data.writer import DatasetWriter, png_bytes
 from vla_harness.errors import UserError
+from vla_harness.eval import offline
+from vla_harness.train import groot, openvla, tformer
 
 Damage = Callable[[Path], object]
 VIDEO = f"videos/chunk-000/{toy.VIDEO}/episode_000001.mp4"
@@ -61,6 +67,48 @@ def other_action(lists: list[list[float]]) -> Callable[[pa.Table], pa.Table]:
     return lambda rows: rows.set_column(rows.column_names.index("action"), "action", pa.array(lists))
 
 
+def cell(column: str, row: int, value: Any, kind: pa.DataType | None = None) -> Damage:
+    """Change one row of episode 1. kind: of the column from then on."""
+
+    def change(rows: pa.Table) -> pa.Table:
+        values = rows[column].to_pylist()
+        values[row] = value
+        array = pa.array(values, kind or rows.schema.field(column).type)
+        return rows.set_column(rows.column_names.index(column), column, array)
+
+    return table(TABLE, change)
+
+
+def statistic(name: str, value: float) -> Damage:
+    """Change the first number of one of the action's statistics."""
+
+    def damage(root: Path) -> None:
+        content = json.loads((root / "meta/stats.json").read_text())
+        content["action"][name][0] = value
+        (root / "meta/stats.json").write_text(json.dumps(content))
+
+    return damage
+
+
+def png(size: tuple[int, int]) -> bytes:
+    """An image of (height, width) pixels, of noise."""
+    return png_bytes(np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8))
+
+
+def span(episode: int, **seconds: float) -> Damage:
+    """Move an episode's part of the shared video, in meta/episodes."""
+
+    def change(rows: pa.Table) -> pa.Table:
+        for name, shift in seconds.items():
+            column = f"videos/{toy.VIDEO}/{name}_timestamp"
+            values = rows[column].to_pylist()
+            values[episode] += shift
+            rows = rows.set_column(rows.column_names.index(column), column, pa.array(values))
+        return rows
+
+    return table(EPISODES_V3, change)
+
+
 def explore(root: Path) -> list[str]:
     """What opening and checking the dataset says."""
     try:
@@ -99,7 +147,33 @@ V21_DAMAGES: list[tuple[Damage, str]] = [
     (table(TABLE, lambda rows: rows.drop_columns(["action"])), "Episode 1 of .* has no column action"),
     (table(TABLE, other_action([[1.0, 2.0]] * 15)), f"The column action of .*{TABLE} holds lists of 2 entries"),
     (table(TABLE, other_action([[1.0]] * 7 + [[1.0] * 3] * 8)), "holds lists of 1 and 3 entries"),
-    (table(TABLE, other_action([[1.0, 2.0, float("nan")]] * 15)), "values of action that are no finite numbers"),
+    (
+        table(TABLE, other_action([[1.0, 2.0, float("nan")]] * 15)),
+        r"values of action that are no finite numbers \(nan in row 0, entry 2\)",
+    ),
+    (cell("timestamp", 7, float("nan")), r"Episode 1 of .* values of timestamp that are .* \(nan in row 7\)"),
+    (cell("timestamp", 7, 0.6), r"Episode 1 of .* a timestamp of 0.6 s in row 7 after 0.6 s in row 6"),
+    (cell("timestamp", 7, 0.1), r"timestamps must rise"),
+    (cell("timestamp", 14, 99.0), r"row 14 of .*front, has the timestamp 99 s, for which .* has no frame"),
+    (cell("task_index", 3, -1), r"Episode 1 of .* no task of the dataset \(-1 in row 3; it has 0, 1\)"),
+    (cell("task_index", 3, None), r"column task_index of .* 1 missing values, the first in row 3 of episode 1"),
+    (cell("grid", 3, [[0.0, None, 0.0]] * 2), r"column grid of .* 2 missing values, the first in row 3 of episode 1"),
+    (cell("action", 3, [0.0, 0.0, 1e300], pa.list_(pa.float64())), r"values of action .* \(inf in row 3, entry 2\)"),
+    (cell("frame_index", 3, float("inf"), pa.float64()), "frame_index .* the first in row 3 of episode 1"),
+    (
+        text("meta/tasks.jsonl", "open the drawer", " "),
+        r"Episode 1 .* in row 0 the task_index 1, whose words are empty",
+    ),
+    (cell(toy.IMAGE, 7, None), r"Episode 1 of .*, row 7 of .*wrist, has no image"),
+    (cell(toy.IMAGE, 7, {"bytes": b"no", "path": None}), r"row 7 of .*wrist, has an image that cannot be read"),
+    (
+        cell(toy.IMAGE, 7, {"bytes": png((8, 24))[:-30], "path": None}),
+        r"an image of 8 x 24 pixels, and .* says 16 x 24",
+    ),
+    (cell(toy.IMAGE, 7, {"bytes": png((16, 24))[:-30], "path": None}), "row 7 of .*wrist, has an image that cannot be"),
+    (statistic("max", float("nan")), r"meta/stats.json \(action.max\) has values that are no finite"),
+    (statistic("std", -1.0), r"meta/stats.json has a min of action above its max, or a std below 0"),
+    (text("meta/episodes_stats.jsonl", "0.0,", "NaN,"), "has statistics of .* that are no finite numbers"),
     (drop(VIDEO), f"There is no .*{VIDEO}"),
     (cut(VIDEO), f"{VIDEO} (is no whole video|ends or skips)"),
     (lambda root: (root / VIDEO).write_bytes(b""), f"{VIDEO} is no whole video"),
@@ -115,6 +189,11 @@ V30_DAMAGES: list[tuple[Damage, str]] = [
     (cut("data/chunk-000/file-000.parquet"), "file-000.parquet is no whole parquet file"),
     (table("data/chunk-000/file-000.parquet", lambda rows: rows.slice(0, 20)), "has 20 rows, and the metadata says 15"),
     (table("data/chunk-000/file-000.parquet", lambda rows: rows.slice(12)), "holds other rows than episode 0's"),
+    *((span(1, **{"from": by, "to": by}), "says that episode . lies .* on top of episode") for by in (-1.2, -0.5, 0.5)),
+    (span(0, **{"from": -0.5, "to": -0.5}), "says that episode 0 lies from -0.5 .* no part of a video"),
+    (span(1, **{"from": float("nan")}), "says that episode 1 lies from nan .* no part of a video"),
+    (span(2, **{"from": 0.5, "to": 0.5}), "Episode 2 of .* has 9 rows and 4 frames of"),
+    (span(1, to=-0.5), "says that episode 1 lies .* too short for its 15 rows"),
     (cut(f"videos/{toy.VIDEO}/chunk-000/file-000.mp4"), "file-000.mp4 is no whole video|ends"),
 ]
 
@@ -143,3 +222,69 @@ def test_asking_for_what_is_not_there(v21: Path) -> None:
         episode.column("force")
     with pytest.raises(UserError, match=r"has no camera 'top' \(it has: observation.images.front"):
         episode.images("top", [0])
+
+
+# Every command refuses what the check finds, before it trains or writes anything.
+
+COMMANDS: dict[str, Callable[[str, Path], int]] = {
+    "summary": lambda data, out: data_main(["summary", data]),
+    "convert": lambda data, out: data_main(["convert", data, str(out), "--version", "v3.0"]),
+    "hdf5": lambda data, out: data_main(["convert", data, str(out), "--version", "hdf5"]),
+    "offline": lambda data, out: offline.main(["--policy", "noop", "--dataset", data, "--out", str(out)]),
+    "tformer": lambda data, out: tformer.main(["--dataset", data, "--out", str(out), "--device", "cpu"]),
+    "openvla": lambda data, out: openvla.main(["--dataset", data, "--out", str(out), "--checkpoint", "unread"]),
+    "groot": lambda data, out: groot.main(
+        ["--dataset", data, "--out", str(out), "--checkpoint", "unread", "--data-config", "libero"]
+    ),
+}
+REFUSED: dict[str, tuple[Damage, str]] = {
+    "action": (cell("action", 5, [float("nan")] * 7), "Episode 1 of .* values of action"),
+    "state": (cell("observation.state", 5, [float("inf")] * 8), "Episode 1 of .* values of observation.state"),
+    "statistics": (statistic("mean", float("inf")), r"stats.json \(action.mean\) .* no finite numbers"),
+    "timestamp": (cell("timestamp", 7, 0.3), "Episode 1 of .* timestamps must rise"),
+    "task": (cell("task_index", 7, 7), "Episode 1 of .* no task of the dataset"),
+    "image": (cell("observation.images.wrist", 7, None), "Episode 1 of .* row 7 of observation.images.wrist"),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("damage", REFUSED)
+def test_every_command_refuses_what_the_check_finds(
+    command: str, damage: str, own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, (spoil, sentence) = tmp_path / "damaged", REFUSED[damage]
+    shutil.copytree(own, root)
+    spoil(root)
+    assert COMMANDS[command](str(root), tmp_path / "out") == 2
+    told = capsys.readouterr().err
+    assert re.search(f"error: .*{sentence}", told) and not (tmp_path / "out").exists()
+
+
+def test_a_short_video_is_refused_and_never_shows_the_next_episode(v21: Path, tmp_path: Path) -> None:
+    root = tmp_path / "short"
+    shutil.copytree(v21, root)
+    shutil.copy(root / VIDEO.replace("01.", "02."), root / VIDEO)  # 9 frames
+    for used in (
+        lambda: open_dataset(root).episode(1).images(toy.VIDEO, [0]),
+        lambda: convert_dataset(open_dataset(root), tmp_path / "v3", "v3.0"),
+        lambda: DatasetWriter(root, 10, toy.FEATURES, "toy", toy.MODALITY),
+    ):
+        with pytest.raises(UserError, match=r"Episode 1 of .* has 15 rows and 9 frames of observation.images.front"):
+            used()
+    assert not (tmp_path / "v3").exists()
+
+
+def test_a_dataset_without_instructions_is_said_to_be_one(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "wordless"
+    shutil.copytree(own, root)
+    text("meta/tasks.jsonl", public.WORDS, "")(root)
+    assert open_dataset(root).episode(0).instruction(0) == ""
+    assert COMMANDS["summary"](str(root), tmp_path) == 0
+    assert COMMANDS["offline"](str(root), tmp_path / "off") == 0
+    assert capsys.readouterr().out.count("has no instructions") == 2
+    assert data_main(["check", str(root)]) == 1
+    for command in ("tformer", "openvla", "groot"):
+        assert COMMANDS[command](str(root), tmp_path / "out") == 2
+        assert "has no instructions, which are needed here" in capsys.readouterr().err

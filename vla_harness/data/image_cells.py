@@ -1,0 +1,45 @@
+"""Images that lie in a table's cells, encoded."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..errors import UserError
+
+
+def open_image(cell: Any, shape: tuple[int, ...], where: str) -> Image.Image:
+    """Return the image of ``cell``, of which only the header is read yet.
+
+    shape: (height, width, …) that the image must have. where: for messages. Raises UserError for a missing or damaged
+    image and for another size.
+    """
+    data = cell.get("bytes") if isinstance(cell, dict) else None
+    if not isinstance(data, bytes):
+        raise UserError(f"{where} has no image: mend or drop the episode.")
+    try:
+        image = Image.open(io.BytesIO(data))
+    except Exception as error:  # whatever a damaged header makes Pillow raise
+        raise UserError(f"{where} has an image that cannot be read ({_reason(error)}): copy the file again.") from None
+    if (image.height, image.width) != shape[:2]:
+        raise UserError(
+            f"{where} has an image of {image.height} x {image.width} pixels, and meta/info.json says {shape[0]} x"
+            f" {shape[1]}: mend the one or the other."
+        )
+    return image
+
+
+def decode_image(cell: Any, shape: tuple[int, ...], where: str) -> np.ndarray:
+    """Return the (height, width, 3) uint8 image of ``cell``. Raises UserError as ``open_image``."""
+    image = open_image(cell, shape, where)
+    try:
+        return np.asarray(image.convert("RGB"))
+    except Exception as error:  # whatever damaged data make Pillow raise
+        raise UserError(f"{where} has an image that cannot be read ({_reason(error)}): copy the file again.") from None
+
+
+def _reason(error: Exception) -> str:
+    return str(error).split(" <")[0].splitlines()[0] if str(error) else type(error).__name__
