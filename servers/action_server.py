@@ -91,7 +91,7 @@ class ActionServer(PolicyFlags):
     """Largest request, in MiB."""
 
     client_images: Annotated[
-        ImageOrientation | None, arg(help_behavior_hint="(default: as the policy was trained)")
+        ImageOrientation | None, arg(help_behavior_hint="(default: mirrored, as LIBERO's clients send them)")
     ] = None
     """How the images of other projects' clients lie. Our own clients' images are upright."""
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import logging
 import random
 import ssl
 import threading
@@ -28,6 +29,16 @@ from .wire.arrays import WireError
 from .wire.codecs import VLA_EVAL
 
 T = TypeVar("T")
+log = logging.getLogger("vla_harness.servers.client")
+
+MAX_REPLY = 64 * 2**20
+"""Bytes of the largest reply that clients read."""
+
+_BUSY_S = 2.0
+"""Seconds of waiting for a busy server without a word: queues that are full for a moment are nothing to report."""
+
+_said_until: dict[str, float] = {}
+_said_lock = threading.Lock()
 
 
 class ServerError(Exception):
@@ -35,16 +46,20 @@ class ServerError(Exception):
 
 
 class TryAgain(Exception):
-    """Something that passes: the server starts, is full, or the connection broke."""
+    """Something that passes: the server starts, is full, or the connection broke.
 
-    def __init__(self, reason: str, after_s: float = 0.0) -> None:
+    after_s: seconds to wait at least. busy: the server answered, and asks to wait.
+    """
+
+    def __init__(self, reason: str, after_s: float = 0.0, busy: bool = False) -> None:
         super().__init__(reason)
-        self.after_s = after_s
+        self.after_s, self.busy = after_s, busy
 
 
 def keep_trying(attempt: Callable[[], T], patience_s: float, url: str) -> T:
     """Return what ``attempt`` returns; after TryAgain, again for ``patience_s`` seconds, with growing pauses.
 
+    One line on the log, by default on stderr, says that it waits: at once, or after two seconds of a busy server.
     Raises ServerError when patience is at its end.
     """
     until = time.monotonic() + patience_s
@@ -54,10 +69,23 @@ def keep_trying(attempt: Callable[[], T], patience_s: float, url: str) -> T:
             return attempt()
         except TryAgain as reason:
             wait = max(reason.after_s, pause * random.uniform(0.5, 1.0))  # clients that failed together come apart
-            if time.monotonic() + wait > until:
+            left = until - time.monotonic()
+            if wait > left:
                 raise ServerError(f"{url} gave no action within {patience_s:g} seconds: {reason}.") from None
+            if not reason.busy or left < patience_s - _BUSY_S:
+                _say_waiting(url, left, str(reason))
             time.sleep(wait)
             pause = min(2 * pause, 5.0)
+
+
+def _say_waiting(url: str, left_s: float, reason: str) -> None:
+    """Log once, whichever thread comes first, that ``url`` is waited for."""
+    now = time.monotonic()
+    with _said_lock:
+        if now < _said_until.get(url, 0.0):
+            return
+        _said_until[url] = now + left_s
+    log.warning("%s: %s; waiting up to %.0f seconds.", url, reason.rstrip("."), left_s)
 
 
 def is_tls_failure(error: Exception) -> bool:
@@ -143,12 +171,15 @@ class ActionClient:
             try:
                 self._connection.request(method, self._base + path, body, headers)
                 response = self._connection.getresponse()
-                data = response.read()
+                data = response.read(MAX_REPLY + 1)
             except (OSError, http.client.HTTPException) as error:
                 self._connection.close()
                 if is_tls_failure(error):
                     raise ServerError(f"{self.url} cannot be spoken to over TLS: {error}.") from None
                 raise TryAgain(f"{type(error).__name__}: {error}") from None
+        if len(data) > MAX_REPLY:
+            self._connection.close()
+            raise ServerError(f"{self.url}{path} answered more than {MAX_REPLY} bytes.")
         if response.status == 200:
             try:
                 kind = response.headers.get_content_type()
@@ -157,7 +188,7 @@ class ActionClient:
                 raise ServerError(f"{self.url}{path} answered something unreadable.") from None
         sentence = _sentence(data) or response.reason
         if response.status in (409, 502, 503, 504):
-            raise TryAgain(sentence.rstrip("."), float(response.headers.get("Retry-After") or 0))
+            raise TryAgain(sentence.rstrip("."), float(response.headers.get("Retry-After") or 0), busy=True)
         raise ServerError(f"{self.url} refused ({response.status}): {sentence}")
 
 

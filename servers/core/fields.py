@@ -31,8 +31,17 @@ def text(message: Mapping[str, Any], key: str, default: str | None = None) -> st
     if default is not None and message.get(key) is None:
         return default
     value = entry(message, key, "a text")
+    if isinstance(value, np.ndarray) and value.dtype.kind == "U" and value.size == 1:
+        value = str(value.item())
+    return checked_text(value, key)
+
+
+def checked_text(value: Any, field: str) -> str:
+    """Return ``value`` if it is a text of at most 4096 characters that UTF-8 can hold; raises Refusal."""
     if not isinstance(value, str) or len(value) > _MAX_TEXT:
-        raise bad_field(key, f"expected a text of at most {_MAX_TEXT} characters, got {describe(value)}.")
+        raise bad_field(field, f"expected a text of at most {_MAX_TEXT} characters, got {describe(value)}.")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise bad_field(field, "expected a text, got half a character (a lone surrogate).")
     return value
 
 
@@ -93,7 +102,10 @@ def vector(message: Mapping[str, Any], key: str, length: int | None) -> np.ndarr
 
 def numbers(value: Any) -> np.ndarray | None:
     """Return an array of finite float64 numbers that fit into float32, or None when ``value`` is none."""
-    if not isinstance(value, np.ndarray) and not (isinstance(value, list) and _plain(value, depth=4)):
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind not in "biuf":
+            return None
+    elif not (isinstance(value, list) and _plain(value, depth=4)):
         return None
     try:
         array = np.asarray(value, np.float64)

@@ -21,6 +21,7 @@ from vla_harness.errors import UserError
 from vla_harness.types import ImageOrientation, Policy
 
 from .batcher import Batcher, QueueFull
+from .client_conventions import OPENPI, ClientConvention, fits_libero
 from .metrics import Metrics
 from .questions import Act, NamedActions, Question, RawActions, RawChunks, ask_policy, blank_observation
 from .refusal import Refusal
@@ -36,8 +37,8 @@ class ServiceSettings:
     max_batch: most questions in one call of the policy, beside the policy's own limit.
     max_wait_s: seconds a batch that is not full waits for company.
     max_queue: questions that may wait; beyond it clients get 503.
-    client_images: how the images of foreign clients lie; None means as the policy's network was trained, which is what
-        the servers they were written for expect. (Our own client's images are always upright.)
+    client_images: how the images of foreign clients lie; None means as those of LIBERO's clients do, or, for a policy
+        whose actions no LIBERO client executes, as its network was trained. (Our own client's images are upright.)
     openvla_compat: ``POST /act`` fails as OpenVLA's server does, with HTTP 200 and ``"error"``, also for a request
         without an unnorm_key to a policy that has several.
     """
@@ -76,10 +77,10 @@ class ActionService:
         self._numbers = itertools.count()
         self._warm_up = self._batcher.call(self._warm)
 
-    @property
-    def client_images(self) -> ImageOrientation:
-        """How the images of foreign clients lie."""
-        return self.settings.client_images or self.policy.spec.image_orientation
+    def images_of(self, client: ClientConvention) -> ImageOrientation:
+        """Return how the images of a foreign client lie."""
+        spec = self.policy.spec
+        return self.settings.client_images or (client.images if fits_libero(spec) else spec.image_orientation)
 
     @property
     def unnorm_keys(self) -> tuple[str, ...]:
@@ -185,7 +186,7 @@ class ActionService:
             "stateful": self._keeps_memory,
             "unnorm_keys": list(self.unnorm_keys),
             "provenance": dict(policy.provenance),
-            "client_images": self.client_images,
+            "client_images": self.images_of(OPENPI),  # our own clients of the other protocols ask
             "max_batch": min(policy.spec.max_batch, self.settings.max_queue),
             "raw_actions": isinstance(policy, RawActions | RawChunks),
             "named_actions": isinstance(policy, NamedActions),

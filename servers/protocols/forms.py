@@ -6,7 +6,7 @@ NVIDIA/Isaac-GR00T ``gr00t/eval/http_server.py``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,15 @@ from vla_harness.conventions import orient
 from vla_harness.types import Observation, PolicySpec
 
 from ..core import fields
+from ..core.client_conventions import (
+    OPENVLA,
+    OPENVLA_OFT,
+    ClientConvention,
+    action_conversion,
+    camera_keys,
+    convert_state,
+    sent_state,
+)
 from ..core.images import fit
 from ..core.questions import Act, PredictAction, PredictActions, Question, RawActions, RawChunks, state_length
 from ..core.refusal import Refusal, bad_field
@@ -114,16 +123,32 @@ def _native_observation(given: Mapping[str, Any], service: ActionService, where:
 
 def foreign_observation(
     service: ActionService,
+    client: ClientConvention,
     images: Mapping[str, np.ndarray],
     state: np.ndarray,
     instruction: str,
     episode: str,
     step: int,
 ) -> Observation:
-    """Return the observation of a client of another project, whose images lie as ``service.client_images`` says."""
-    size = service.policy.spec.image_size
-    upright = {camera: fit(orient(frame, service.client_images, "upright"), size) for camera, frame in images.items()}
+    """Return another project's client's observation: camera -> image as it lies there, and the policy's state."""
+    size, lies = service.policy.spec.image_size, service.images_of(client)
+    upright = {camera: fit(orient(frame, lies, "upright"), size) for camera, frame in images.items()}
     return Observation(upright, state, instruction, episode, step)
+
+
+def foreign_state(message: Mapping[str, Any], key: str, spec: PolicySpec) -> np.ndarray:
+    """Return the policy's state, float32, of what a client of another project sent; raises Refusal.
+
+    ``state_keys`` beside it says that the parts are the policy's own; otherwise see ``sent_state``.
+    """
+    if not spec.state_keys:
+        return np.zeros(0, np.float32)
+    parts, length = sent_state(spec)
+    if (named := message.get("state_keys")) is not None:
+        if named != list(spec.state_keys):
+            raise bad_field("state_keys", f"expected {list(spec.state_keys)}, which the policy reads.")
+        parts, length = spec.state_keys, state_length(spec)
+    return convert_state(fields.vector(message, key, length), parts, spec)
 
 
 def episode_of(message: Mapping[str, Any], service: ActionService, protocol: str) -> tuple[str, tuple[str, ...]]:
@@ -142,21 +167,21 @@ def _openvla(message: Mapping[str, Any], service: ActionService) -> Request:
     if isinstance(policy, RawActions):
         question = PredictAction(image, instruction, _unnorm_key(message, service))
         return Request("openvla", [question], lambda answers: answers[0])
-    return _chunk(message, service, "openvla", [image], lambda answers: answers[0][0].astype(np.float64))
+    return _chunk(message, service, "openvla", OPENVLA, {"image": image}, lambda actions: actions[0])
 
 
 def _oft(message: Mapping[str, Any], service: ActionService) -> Request:
     """Read OpenVLA-OFT's form: the flat observation; the reply is a list of actions."""
-    images = [fields.image(message, "full_image")]
-    images += [fields.image(message, key) for key in message if "wrist" in key]
+    names = ["full_image", *(key for key in message if "wrist" in key)]
+    images = {key: fields.image(message, key) for key in names}
     spec = service.policy.spec
     if isinstance(service.policy, RawChunks):
         _check_images(images, spec)
         state = fields.vector(message, "state", state_length(spec)) if spec.state_keys else None
         words, key = fields.text(message, "instruction"), _unnorm_key(message, service)
-        question = PredictActions(images[: len(spec.cameras)], words, state, key)
+        question = PredictActions(list(images.values())[: len(spec.cameras)], words, state, key)
         return Request("openvla-oft", [question], lambda answers: list(answers[0]))
-    return _chunk(message, service, "openvla-oft", images, lambda answers: list(answers[0].astype(np.float64)))
+    return _chunk(message, service, "openvla-oft", OPENVLA_OFT, images, list)
 
 
 def _unnorm_key(message: Mapping[str, Any], service: ActionService) -> str | None:
@@ -166,7 +191,7 @@ def _unnorm_key(message: Mapping[str, Any], service: ActionService) -> str | Non
     return key
 
 
-def _check_images(images: Sequence[np.ndarray], spec: PolicySpec) -> None:
+def _check_images(images: Collection[Any], spec: PolicySpec) -> None:
     if len(images) < len(spec.cameras):
         wanted = ", ".join(["full_image", "wrist_image", "second_wrist_image"][: len(spec.cameras)])
         raise bad_field(wanted, f"the policy {spec.name!r} sees {', '.join(spec.cameras)}; send as many images.")
@@ -176,20 +201,28 @@ def _chunk(
     message: Mapping[str, Any],
     service: ActionService,
     protocol: str,
-    images: Sequence[np.ndarray],
-    reply: Callable[[list[Any]], Any],
+    client: ClientConvention,
+    images: Mapping[str, np.ndarray],
+    reply: Callable[[np.ndarray], Any],
 ) -> Request:
-    """Return the request of a form that says neither which camera an image is of, nor what the state's parts are."""
+    """Return the request of a form that says neither which camera an image is of, nor what the state's parts are.
+
+    reply: makes the reply's value of the (horizon, dim) float64 actions that the client expects.
+    """
     spec = service.policy.spec
-    _check_images(images, spec)
-    state = fields.vector(message, "state", state_length(spec)) if spec.state_keys else np.zeros(0, np.float32)
+    seen = {camera: images[key] for camera, key in camera_keys(client, spec, list(images)).items() if key in images}
+    _check_images(seen, spec)
     episode, fleeting = episode_of(message, service, protocol)
     observation = foreign_observation(
         service,
-        dict(zip(spec.cameras, images, strict=False)),
-        state,
+        client,
+        seen,
+        foreign_state(message, "state", spec),
         fields.text(message, "instruction"),
         episode,
         fields.count(message, "step"),
     )
-    return Request(protocol, [Act(observation)], reply, fleeting=fleeting)
+    convert = action_conversion(client, spec)
+    return Request(
+        protocol, [Act(observation)], lambda answers: reply(convert(answers[0]).astype(np.float64)), fleeting=fleeting
+    )

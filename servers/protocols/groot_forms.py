@@ -1,7 +1,8 @@
 """GR00T's observations and actions by name, flat (``video.front``) or nested (``{"video": {"front": …}}``).
 
 A policy that speaks these names itself is asked in them. For any other policy the names are its cameras' and state
-parts', and the actions are ``action.translation``, ``action.rotation`` and ``action.gripper``.
+parts', and the actions are ``action.translation``, ``action.rotation`` and ``action.gripper``; or they are those of
+GR00T's LIBERO client (``video.image``, ``state.x`` …), which is answered in its names (``action.x`` …).
 
 Sources: NVIDIA/Isaac-GR00T ``gr00t/eval/service.py`` (N1.5), ``gr00t/policy/gr00t_policy.py`` (N1.6).
 """
@@ -16,12 +17,22 @@ from typing import Any
 import numpy as np
 
 from ..core import fields
+from ..core.client_conventions import (
+    GROOT,
+    LIBERO_STATE,
+    action_conversion,
+    camera_keys,
+    convert_state,
+    fits_libero,
+    sent_state,
+)
 from ..core.questions import Act, GetAction, NamedActions, state_length
 from ..core.refusal import bad_field
 from ..core.service import ActionService
 from .forms import Request, episode_of, foreign_observation
 
 _NESTED = ("video", "state", "language", "annotation")
+_LIBERO_PARTS = ("x", "y", "z", "roll", "pitch", "yaw")
 _ACTIONS = {"translation": slice(0, 3), "rotation": slice(3, -1), "gripper": slice(-1, None)}
 
 
@@ -80,20 +91,29 @@ def _checked(key: str, value: Any) -> Any:
 
 
 def _texts(key: str, value: Any) -> list[str]:
-    """Return the instructions: a text, a list of them, or N1.6's list of lists."""
+    """Return the instructions: a text, a list or array of them, or N1.6's list of lists."""
+    if isinstance(value, np.ndarray) and value.dtype.kind == "U":
+        value = value.tolist()
     given = [value] if isinstance(value, str) else value
     if isinstance(given, list):
         given = [one[0] if isinstance(one, list) and len(one) == 1 else one for one in given]
-    if not isinstance(given, list) or not given or not all(isinstance(one, str) and len(one) <= 4096 for one in given):
+    if not isinstance(given, list) or not given:
         raise bad_field(key, f"expected a list of texts, got {fields.describe(value)}.")
-    return given
+    return [fields.checked_text(one, key) for one in given]
 
 
 def _unnamed(flat: Mapping[str, Any], service: ActionService, message: Mapping[str, Any]) -> Request:
     """Return the request to a policy that knows nothing of GR00T's names; the newest of several moments counts."""
     spec = service.policy.spec
-    videos = [fields.entry(flat, f"video.{camera}", "(T, H, W, 3) uint8") for camera in spec.cameras]
-    parts = [np.asarray(fields.entry(flat, f"state.{key}", "(T, D) numbers"), np.float32) for key in spec.state_keys]
+    names = camera_keys(GROOT, spec, spec.cameras)
+    libero = fits_libero(spec) and any(f"video.{key}" in flat for key in set(GROOT.cameras) - set(spec.cameras))
+    videos = [
+        fields.entry(flat, f"video.{names[camera] if libero else camera}", "(T, H, W, 3) uint8")
+        for camera in spec.cameras
+    ]
+    sent, length = sent_state(spec) if libero else (spec.state_keys, state_length(spec))
+    keys = (*_LIBERO_PARTS, "gripper") if sent == LIBERO_STATE and libero else sent
+    parts = [np.asarray(fields.entry(flat, f"state.{key}", "(T, D) numbers"), np.float32) for key in keys]
     instructions = next((value for key, value in flat.items() if key.startswith(("annotation.", "language."))), None)
     if instructions is None:
         raise bad_field("annotation.human.task_description", "missing; send a list with the instruction.")
@@ -105,9 +125,8 @@ def _unnamed(flat: Mapping[str, Any], service: ActionService, message: Mapping[s
     rows = batch or 1
     if not 1 <= rows <= service.settings.max_queue or len(instructions) not in (1, rows):
         raise bad_field("observation", f"expected 1 to {service.settings.max_queue} rows and an instruction for each.")
-    length = state_length(spec)
     questions: list[Act] = []
-    names: list[str] = []
+    passing: list[str] = []
     for row in range(rows):
         images = {
             camera: np.ascontiguousarray((video[row] if batch else video)[-1])
@@ -116,21 +135,30 @@ def _unnamed(flat: Mapping[str, Any], service: ActionService, message: Mapping[s
         newest = [(part[row] if batch else part)[-1] for part in parts]
         state = np.concatenate([np.zeros(0, np.float32), *newest])
         if length is not None and len(state) != length:
-            raise bad_field(
-                "state", f"expected {length} numbers in all of {', '.join(spec.state_keys)}, got {len(state)}."
-            )
+            raise bad_field("state", f"expected {length} numbers in all of {', '.join(keys)}, got {len(state)}.")
         episode, fleeting = episode_of(message, service, "groot")
-        names += fleeting
+        passing += fleeting
         observation = foreign_observation(
-            service, images, state, instructions[row % len(instructions)], episode, fields.count(message, "step")
+            service,
+            GROOT,
+            images,
+            convert_state(state, sent, spec),
+            instructions[row % len(instructions)],
+            episode,
+            fields.count(message, "step"),
         )
         questions.append(Act(observation))
 
-    def reply(answers: list[Any]) -> dict[str, np.ndarray]:
-        chunks = np.stack(answers) if batch else answers[0]
-        return {f"action.{name}": chunks[..., entries] for name, entries in _ACTIONS.items()}
+    convert = action_conversion(GROOT, spec) if libero else lambda chunk: chunk
 
-    return Request("groot", questions, reply, fleeting=tuple(names))
+    def reply(answers: list[Any]) -> dict[str, np.ndarray]:
+        chunks = np.stack([convert(answer) for answer in answers])
+        chunks = chunks if batch else chunks[0]
+        if not libero:
+            return {f"action.{name}": chunks[..., entries] for name, entries in _ACTIONS.items()}
+        return {f"action.{name}": chunks[..., i : i + 1] for i, name in enumerate((*_LIBERO_PARTS, "gripper"))}
+
+    return Request("groot", questions, reply, fleeting=tuple(passing))
 
 
 def modality_config(service: ActionService, as_text: bool) -> dict[str, Any]:

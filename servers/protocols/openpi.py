@@ -7,26 +7,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from fastapi import WebSocket
 
-from vla_harness.conventions import Adapter
-from vla_harness.types import DELTA_EEF_POSE, EnvironmentSpec, PolicySpec
-
 from ..core import fields
-from ..core.questions import Act, state_length
-from ..core.refusal import Refusal
+from ..core.client_conventions import OPENPI as OPENPI_CLIENT
+from ..core.client_conventions import action_conversion, camera_keys
+from ..core.questions import Act
+from ..core.refusal import Refusal, bad_field
 from ..core.service import ActionService
 from ..wire.arrays import WireError
 from ..wire.codecs import OPENPI
 from .conversation import Conversation, Gone
-from .forms import foreign_observation
+from .forms import foreign_observation, foreign_state
 
-_KEYS = ("observation/image", "observation/wrist_image")
-"""What LIBERO's clients call the first and the second camera."""
+_STATE = ("observation/state", "state")
 
 
 async def serve_openpi(websocket: WebSocket, service: ActionService) -> None:
@@ -34,7 +31,7 @@ async def serve_openpi(websocket: WebSocket, service: ActionService) -> None:
     await websocket.accept()
     conversation = Conversation(websocket)
     client = service.new_name("openpi")
-    convert = _libero_actions(service.policy.spec)
+    convert = action_conversion(OPENPI_CLIENT, service.policy.spec)
     previous: float | None = None
     played: dict[str, int] = {}
     try:
@@ -49,8 +46,7 @@ async def serve_openpi(websocket: WebSocket, service: ActionService) -> None:
             timing = {"infer_ms": 1000 * (time.perf_counter() - asked)}
             if previous is not None:
                 timing["prev_total_ms"] = 1000 * previous
-            actions = chunk if convert is None else convert.actions(chunk)
-            await conversation.send(OPENPI.pack({"actions": actions, "server_timing": timing}))
+            await conversation.send(OPENPI.pack({"actions": convert(chunk), "server_timing": timing}))
             previous = time.perf_counter() - started
     except Gone:
         pass
@@ -81,10 +77,12 @@ def _read(data: bytes | str, service: ActionService, client: str, played: dict[s
     spec = service.policy.spec
     episode = fields.text(message, "episode", client)
     step = fields.count(message, "step") if "step" in message else played.get(episode, 0)
+    keys = camera_keys(OPENPI_CLIENT, spec, list(OPENPI_CLIENT.cameras))
     observation = foreign_observation(
         service,
-        {camera: _image(message, camera, number) for number, camera in enumerate(spec.cameras)},
-        _state(message, spec),
+        OPENPI_CLIENT,
+        {camera: _image(message, camera, keys.get(camera, camera)) for camera in spec.cameras},
+        foreign_state(message, _STATE[1] if _STATE[0] not in message and _STATE[1] in message else _STATE[0], spec),
         fields.text(message, "prompt", ""),
         episode,
         step,
@@ -93,27 +91,25 @@ def _read(data: bytes | str, service: ActionService, client: str, played: dict[s
     return observation
 
 
-def _image(message: Mapping[str, Any], camera: str, number: int) -> np.ndarray:
-    keys = (f"observation/{camera}", *_KEYS[number : number + 1])
-    key = next((key for key in keys if key in message), keys[-1])
-    if key not in message and isinstance(images := message.get("images"), dict) and camera in images:
-        return fields.image(images, camera, f"images/{camera}")
-    return fields.image(message, key)
+def _image(message: Mapping[str, Any], camera: str, key: str) -> np.ndarray:
+    """Return a camera's image under its own name, the client's name for it, or in the map ``images``."""
+    names = (f"observation/{camera}", f"observation/{key}")
+    field = name = next((name for name in names if name in message), names[-1])
+    if name not in message and isinstance(images := message.get("images"), dict) and camera in images:
+        message, name, field = images, camera, f"images/{camera}"
+    parsed = {name: parse_image(message[name], field)} if name in message else {}
+    return fields.image(parsed, name, field)
 
 
-def _state(message: Mapping[str, Any], spec: PolicySpec) -> np.ndarray:
-    if not spec.state_keys:
-        return np.zeros(0, np.float32)
-    key = "state" if "observation/state" not in message and "state" in message else "observation/state"
-    return fields.vector(message, key, state_length(spec))
+def parse_image(value: Any, field: str) -> Any:
+    """Return an image as openpi's ``LiberoInputs`` reads it: floats times 255 cut to uint8, channels moved last.
 
-
-def _libero_actions(spec: PolicySpec) -> Adapter | None:
-    """Return what turns actions into LIBERO's, which openpi's clients step the environment with as they come.
-
-    None for absolute poses: no LIBERO client takes them, so the client is of a robot that takes the policy's own.
+    Raises Refusal for floats beyond [0, 1], which that would wrap around. What is no array stays as it is.
     """
-    if spec.action.mode != "delta":
-        return None
-    libero = EnvironmentSpec(spec.cameras, {}, DELTA_EEF_POSE, 20.0)
-    return Adapter(libero, replace(spec, state_keys=(), state_lengths=()), "openpi's LIBERO client")
+    if not isinstance(value, np.ndarray):
+        return value
+    if value.dtype.kind == "f":
+        if not (value.size and value.min() >= 0 and value.max() <= 1):  # false for nan, too
+            raise bad_field(field, "expected floats in [0, 1] or uint8.")
+        value = (255 * value).astype(np.uint8)
+    return np.moveaxis(value, 0, -1) if value.ndim == 3 and value.shape[0] == 3 else value

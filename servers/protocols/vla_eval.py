@@ -5,6 +5,7 @@ Source: vla-eval 0.8.0 ``protocol/messages.py``, ``model_servers/serve.py``.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -14,25 +15,27 @@ import numpy as np
 from fastapi import WebSocket
 
 from vla_harness import __version__
-from vla_harness.types import ActionConvention, PolicySpec
+from vla_harness.types import ActionConvention, JointConvention, PolicySpec
 
 from ..core import fields
-from ..core.questions import Act, state_length
+from ..core.client_conventions import LIBERO_STATE, BinaryGripper, action_conversion, fits_libero, sent_state
+from ..core.client_conventions import VLA_EVAL as VLA_EVAL_CLIENT
+from ..core.questions import Act
 from ..core.refusal import Refusal, bad_field
 from ..core.service import ActionService
 from ..wire.arrays import WireError
 from ..wire.codecs import VLA_EVAL
 from .conversation import Conversation, Gone
-from .forms import foreign_observation
+from .forms import foreign_observation, foreign_state
 
 PROTOCOL_VERSION = 1
-_GRIPPERS = {  # (open, closed) -> vla-eval's name
+GRIPPERS = {  # (open, closed) -> vla-eval's name
     (-1.0, 1.0): "binary_close_positive",
     (1.0, -1.0): "binary_close_negative",
     (0.0, 1.0): "binary_close_01",
     (1.0, 0.0): "continuous_01",
 }
-_ROTATIONS = {"axis_angle": "axis_angle", "euler_xyz": "euler_xyz", "quat_xyzw": "quaternion_xyzw", "rot6d": "rot6d"}
+ROTATIONS = {"axis_angle": "axis_angle", "euler_xyz": "euler_xyz", "quat_xyzw": "quaternion_xyzw", "rot6d": "rot6d"}
 
 
 async def serve_vla_eval(websocket: WebSocket, service: ActionService) -> None:
@@ -67,8 +70,9 @@ class _Client:
     def __init__(self, service: ActionService, conversation: Conversation) -> None:
         self._service, self._conversation = service, conversation
         self._name = self._episode = service.new_name("vla-eval")
-        self._step = 0
         self._left: deque[np.ndarray] = deque()
+        self._convert = action_conversion(VLA_EVAL_CLIENT, service.policy.spec)
+        self._begin()
 
     async def handle(self, kind: str, payload: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
         """Return the reply's type and payload, or None when there is none; raises Refusal."""
@@ -91,17 +95,23 @@ class _Client:
     def end_episode(self) -> None:
         """Forget the present episode."""
         self._service.end_episode(self._episode, self._name)
+        self._begin()
+
+    def _begin(self) -> None:
         self._left.clear()
         self._step = 0
+        holds = VLA_EVAL_CLIENT.gripper_holds or not fits_libero(self._service.policy.spec)
+        self._gripper = None if holds else BinaryGripper(VLA_EVAL_CLIENT.action)
 
     async def _action(self, payload: Mapping[str, Any]) -> np.ndarray:
         if not self._left:
             question = Act(self._observation(payload))
             work = self._service.answer([question], "vla-eval", self._name)
             (chunk,) = await self._conversation.unless_gone(work)
-            self._left.extend(chunk)
+            self._left.extend(self._convert(chunk))
         self._step += 1
-        return self._left.popleft()
+        action = self._left.popleft()
+        return action if self._gripper is None else self._gripper(action)
 
     def _observation(self, payload: Mapping[str, Any]) -> Any:
         spec = self._service.policy.spec
@@ -109,8 +119,9 @@ class _Client:
         key = "state" if "states" not in payload and "state" in payload else "states"
         return foreign_observation(
             self._service,
+            VLA_EVAL_CLIENT,
             {camera: fields.image(images, camera, f"images.{camera}") for camera in spec.cameras},
-            fields.vector(payload, key, state_length(spec)) if spec.state_keys else np.zeros(0, np.float32),
+            foreign_state(payload, key, spec),
             fields.text(payload, "task_description", ""),
             self._episode,
             self._step,
@@ -138,32 +149,40 @@ def _pack(kind: str, payload: Mapping[str, Any], seq: int) -> bytes:
 
 def _hello(service: ActionService) -> dict[str, Any]:
     spec = service.policy.spec
+    libero = fits_libero(spec)
+    sent, _ = sent_state(spec)
+    wishes: dict[str, Any] = {"send_wrist_image": "wrist" in spec.cameras, "send_state": bool(spec.state_keys)}
+    if sent == LIBERO_STATE:
+        wishes["quat_no_antipodal"] = True  # else a rotation beyond pi arrives as its opposite
+    action = VLA_EVAL_CLIENT.action if libero else spec.action
     return {
         "harness_version": f"vla-harness {__version__}",
         "protocol_version": PROTOCOL_VERSION,
         "model_server": spec.name,
         "capabilities": {},
-        "observation_params": {"send_wrist_image": "wrist" in spec.cameras, "send_state": bool(spec.state_keys)},
-        "action_spec": _action_spec(spec),
-        "observation_spec": _observation_spec(spec),
+        "observation_params": wishes,
+        "action_spec": _action_spec(action),
+        "observation_spec": _observation_spec(spec, sent),
     }
 
 
-def _action_spec(spec: PolicySpec) -> dict[str, Any]:
+def _action_spec(action: ActionConvention | JointConvention) -> dict[str, Any]:
     """Return the action's convention in vla-eval's words, so that its harness warns when they do not fit."""
-    action = spec.action
-    assert isinstance(action, ActionConvention)  # policies write joint actions for an environment only, not for clients
-    gripper = _GRIPPERS.get((action.gripper_open, action.gripper_closed), "raw")
+    if isinstance(action, JointConvention) or action.arms > 1 or not math.isfinite(action.translation_unit):
+        return {"actions": {"name": "raw", "dims": 0, "format": "raw"}}
+    gripper = GRIPPERS.get((action.gripper_open, action.gripper_closed), "raw")
     return {
         "position": {"name": "position", "dims": 3, "format": f"{action.mode}_xyz"},
-        "rotation": {"name": "rotation", "dims": action.dim - 4, "format": _ROTATIONS[action.rotation]},
+        "rotation": {"name": "rotation", "dims": action.dim - 4, "format": ROTATIONS.get(action.rotation, "raw")},
         "gripper": {"name": "gripper", "dims": 1, "format": gripper},
     }
 
 
-def _observation_spec(spec: PolicySpec) -> dict[str, Any]:
+def _observation_spec(spec: PolicySpec, sent: tuple[str, ...]) -> dict[str, Any]:
     described = {camera: {"name": "image", "dims": 0, "format": "rgb_hwc_uint8"} for camera in spec.cameras}
     described["language"] = {"name": "language", "dims": 0, "format": "language"}
-    if spec.state_keys == ("eef_pos", "eef_axis_angle", "gripper_qpos"):
+    if sent == LIBERO_STATE:
         described["state"] = {"name": "state", "dims": 8, "format": "eef_pos3_axisangle3_gripper2"}
+    elif sent:
+        described["state"] = {"name": "raw", "dims": 0, "format": "raw"}
     return described

@@ -17,13 +17,12 @@ from vla_harness.errors import ConventionError
 from vla_harness.types import DELTA_EEF_POSE, ActionConvention, ImageOrientation, Observation, PolicySpec, Rotation
 
 from ..client import ServerError
+from ..core.client_conventions import LIBERO_STATE, OPENPI, VLA_EVAL, canonical_axis_angle, fits_libero
 from ..core.images import fit
 from ..core.questions import blank_observation
 from .native import provenance_of, read_spec
 from .websocket_clients import OpenpiClient, VlaEvalClient
 
-LIBERO_STATE = ("eef_pos", "eef_axis_angle", "gripper_qpos")
-_OPENPI_SIZE = (224, 224)
 _CONNECTIONS = 16
 _ROTATIONS: dict[str, Rotation] = {
     "axis_angle": "axis_angle",
@@ -82,17 +81,17 @@ class OpenpiRemote:
         self._ours = said.get("server") == "vla-harness"
         if self._ours:
             own = read_spec(said)
-            action = DELTA_EEF_POSE if own.action.mode == "delta" else own.action  # the server converts
+            action = OPENPI.action if fits_libero(own) else own.action  # the server converts
             self.spec = replace(own, action=action, max_batch=min(own.max_batch, _CONNECTIONS))
             self._images: ImageOrientation = said["client_images"]
             self.provenance: Mapping[str, Any] = provenance_of(said, url)
         else:
-            self._images = "mirrored"
+            self._images = OPENPI.images
             self.spec = PolicySpec(
                 "openpi",
-                DELTA_EEF_POSE,
-                cameras=("agentview", "wrist"),
-                image_orientation="mirrored",
+                OPENPI.action,
+                cameras=tuple(OPENPI.cameras.values()),
+                image_orientation=OPENPI.images,
                 state_keys=LIBERO_STATE,
                 max_batch=_CONNECTIONS,
             )
@@ -112,14 +111,14 @@ class OpenpiRemote:
 
     def _ask(self, client: OpenpiClient, seen: Observation) -> np.ndarray:
         message: dict[str, Any] = {"prompt": seen.instruction}
-        names = list(self.spec.cameras) if self._ours else ["image", "wrist_image"]
+        names = list(self.spec.cameras if self._ours else OPENPI.cameras)
         for name, camera in zip(names, self.spec.cameras, strict=True):
             frame = orient(seen.images[camera], "upright", self._images)
-            message[f"observation/{name}"] = frame if self._ours else fit(frame, _OPENPI_SIZE)
+            message[f"observation/{name}"] = frame if self._ours else fit(frame, OPENPI.image_size)
         if self.spec.state_keys:
             message["observation/state"] = seen.state
         if self._ours:
-            message |= {"episode": seen.episode, "step": seen.step}
+            message |= {"episode": seen.episode, "step": seen.step, "state_keys": list(self.spec.state_keys)}
         actions = client.infer(message)["actions"]
         wanted = self.spec.action.dim
         if not isinstance(actions, np.ndarray) or actions.ndim != 2 or actions.shape[1] != wanted:
@@ -138,6 +137,9 @@ class VlaEvalRemote:
         first = VlaEvalClient(address, None, timeout_s, patience_s)
         self.spec = _vla_eval_spec(first.hello, url)
         self.provenance: Mapping[str, Any] = {"server": url, "server_hello": first.hello}
+        gripper = (first.hello.get("action_spec") or {}).get("gripper") or {}
+        self._closes_at_zero = gripper.get("format") == "binary_close_positive"
+        self._keeps_sign = bool((first.hello.get("observation_params") or {}).get("quat_no_antipodal"))
         self._started: set[str] = set()
         first.close()
 
@@ -154,14 +156,21 @@ class VlaEvalRemote:
         if seen.episode not in self._started:
             self._started.add(seen.episode)
             client.start_episode({"task": {"name": seen.instruction}, "episode": seen.episode})
-        frames = {camera: orient(seen.images[camera], "upright", "mirrored") for camera in self.spec.cameras}
+        frames = {camera: orient(seen.images[camera], "upright", VLA_EVAL.images) for camera in self.spec.cameras}
         message: dict[str, Any] = {"images": frames, "task_description": seen.instruction}
         if self.spec.state_keys:
-            message["states"] = seen.state
-        action = np.asarray(client.act(message).get("actions"), np.float32)
+            message["states"] = seen.state if self._keeps_sign else _without_sign(seen.state)
+        action = np.array(client.act(message).get("actions"), np.float32)
         if action.shape != (self.spec.action.dim,):
             raise ServerError(f"{self._url} answered an action of shape {action.shape}, not ({self.spec.action.dim},).")
+        if action[-1] == 0.0 and self._closes_at_zero:
+            action[-1] = 1.0  # vla-eval's LIBERO client closes at 0, which the middle of the two would not
         return action
+
+
+def _without_sign(state: np.ndarray) -> np.ndarray:
+    """Return LIBERO's (8,) state with the rotation as vla-eval sends it to servers that do not ask for the sign."""
+    return np.concatenate([state[:3], canonical_axis_angle(state[3:6]), state[6:]]).astype(np.float32)
 
 
 def _vla_eval_spec(hello: Mapping[str, Any], url: str) -> PolicySpec:
@@ -197,8 +206,8 @@ def _vla_eval_spec(hello: Mapping[str, Any], url: str) -> PolicySpec:
         str(hello.get("model_server", "vla-eval")),
         action,
         cameras=("agentview", *wrist),
-        image_size=(256, 256),
-        image_orientation="mirrored",
+        image_size=VLA_EVAL.image_size,
+        image_orientation=VLA_EVAL.images,
         state_keys=LIBERO_STATE if state or wishes.get("send_state") else (),
         max_batch=_CONNECTIONS,
     )

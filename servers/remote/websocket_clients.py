@@ -10,32 +10,51 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
-from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
+from websockets.exceptions import InvalidProxy, InvalidStatus, InvalidURI, ProxyError, WebSocketException
 from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as open_websocket
 
-from ..client import ServerError, TryAgain, is_tls_failure, keep_trying
+from ..client import MAX_REPLY, ServerError, TryAgain, is_tls_failure, keep_trying
 from ..wire.arrays import WireError
 from ..wire.codecs import OPENPI, VLA_EVAL, Codec
+from .network import describe_proxy, proxy_for
 
 HELLO = {"harness_version": "vla-harness", "protocol_version": 1}
 
 
 @contextmanager
-def _explained(url: str) -> Iterator[None]:
-    """Raise what goes wrong in the block as TryAgain, or as ServerError where no second attempt helps."""
+def _connected(url: str, headers: Mapping[str, str] | None, timeout_s: float) -> Iterator[ClientConnection]:
+    """Yield a connection; raises TryAgain, or ServerError where no second attempt helps, for what fails meanwhile."""
+    proxy = proxy_for(url)
+    way = f", {describe_proxy(proxy, url)}" if proxy else ""
+    connected = False
     try:
-        yield
+        with open_websocket(
+            url,
+            additional_headers=headers,
+            compression=None,
+            max_size=MAX_REPLY,
+            open_timeout=timeout_s,
+            close_timeout=1.0,
+            ping_interval=None,
+            proxy=proxy,
+        ) as opened:
+            connected = True
+            yield opened
     except InvalidStatus as error:
         if error.response.status_code in (502, 503, 504):
-            raise TryAgain(str(error)) from None
-        raise ServerError(f"{url} refused the connection: {error}.") from None
+            raise TryAgain(f"{error}{way}") from None
+        raise ServerError(f"{url} refused the connection: {error}{way}.") from None
     except InvalidURI as error:
         raise ServerError(f"{url} is no address of a websocket: {error}.") from None
+    except (ProxyError, InvalidProxy, ImportError) as error:
+        raise ServerError(f"{url} cannot be reached{way}: {error}.") from None
     except (OSError, TimeoutError, WebSocketException) as error:
         if is_tls_failure(error):
-            raise ServerError(f"{url} cannot be spoken to over TLS: {error}.") from None
-        raise TryAgain(f"{type(error).__name__}: {error}") from None
+            raise ServerError(f"{url} cannot be spoken to over TLS{way}: {error}.") from None
+        if proxy and not connected and isinstance(error, OSError):  # a proxy is there, or is not: it does not start
+            raise ServerError(f"{url} cannot be reached{way}: {type(error).__name__}: {error}.") from None
+        raise TryAgain(f"{type(error).__name__}: {error}{way}") from None
 
 
 class _WebSocket:
@@ -52,7 +71,7 @@ class _WebSocket:
     def close(self) -> None:
         """Close the connection."""
         if self._socket is not None:
-            with suppress(OSError, WebSocketException):
+            with suppress(OSError, WebSocketException, TryAgain, ServerError):
                 self._opened.close()
             self._socket = None
 
@@ -60,17 +79,7 @@ class _WebSocket:
         """Return the connection; a new one is greeted."""
         if self._socket is not None:
             return self._socket
-        with _explained(self.url):
-            opening = open_websocket(
-                self.url,
-                additional_headers=self._headers,
-                compression=None,
-                max_size=None,
-                open_timeout=self._timeout_s,
-                close_timeout=1.0,
-                ping_interval=None,
-            )
-            self._socket = self._opened.enter_context(opening)
+        self._socket = self._opened.enter_context(_connected(self.url, self._headers, self._timeout_s))
         self._greet()
         return self._socket
 
@@ -198,10 +207,7 @@ class VlaEvalClient(_WebSocket):
 def speaks_first(url: str, token: str | None, wait_s: float = 2.0) -> bool:
     """Return whether the server says something before it is spoken to: openpi's does, vla-eval's does not."""
     headers = {"Authorization": f"Api-Key {token}"} if token else None
-    with (
-        _explained(url),
-        open_websocket(url, additional_headers=headers, compression=None, max_size=None, close_timeout=1.0) as socket,
-    ):
+    with _connected(url, headers, 10.0) as socket:
         try:
             socket.recv(timeout=wait_s)
         except TimeoutError:

@@ -5,12 +5,14 @@ Source: NVIDIA/Isaac-GR00T ``gr00t/eval/service.py`` (N1.5).
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import zmq
 
-from ..client import ServerError, TryAgain, keep_trying
+from ..client import MAX_REPLY, ServerError, TryAgain, keep_trying
 from ..wire.arrays import WireError
 from ..wire.codecs import GROOT
 
@@ -45,14 +47,8 @@ class Gr00tClient:
 
     def _once(self, body: bytes) -> Any:
         if self._socket is None:
-            self._socket = self._context.socket(zmq.REQ)
-            self._socket.setsockopt(zmq.RCVTIMEO, int(1000 * self._timeout_s))
-            self._socket.setsockopt(zmq.SNDTIMEO, int(1000 * self._timeout_s))
-            try:
-                self._socket.connect(self.url)
-            except zmq.ZMQError as error:
-                self.close()
-                raise ServerError(f"{self.url} is no address: {error}; give tcp://HOST:PORT.") from None
+            self._connect()
+        assert self._socket is not None
         try:
             self._socket.send(body)
             return GROOT.unpack(self._socket.recv())
@@ -61,3 +57,28 @@ class Gr00tClient:
             raise TryAgain(f"no answer within {self._timeout_s:g} seconds") from None
         except WireError as error:
             raise ServerError(f"{self.url} answered something unreadable: {error}") from None
+
+    def _connect(self) -> None:
+        """Open the socket. Raises TryAgain when nobody listens, of which ZeroMQ itself says nothing."""
+        parts = urlsplit(self.url)
+        try:
+            address = parts.hostname, parts.port
+        except ValueError:
+            address = None, None
+        if not all(address):
+            raise ServerError(f"{self.url} is no address: give tcp://HOST:PORT.")
+        try:
+            socket.create_connection(address, self._timeout_s).close()
+        except OSError as error:
+            raise TryAgain(f"{type(error).__name__}: {error}") from None
+        opened = self._context.socket(zmq.REQ)
+        opened.setsockopt(zmq.RCVTIMEO, int(1000 * self._timeout_s))
+        opened.setsockopt(zmq.SNDTIMEO, int(1000 * self._timeout_s))
+        opened.setsockopt(zmq.MAXMSGSIZE, MAX_REPLY)
+        opened.setsockopt(zmq.IPV6, 1)
+        try:
+            opened.connect(self.url)
+        except zmq.ZMQError as error:
+            opened.close(linger=0)
+            raise ServerError(f"{self.url} is no address: {error}; give tcp://HOST:PORT.") from None
+        self._socket = opened

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-_DTYPE = re.compile(r"[<>=|]?(?:b1|[iu][1248]|f[248])|bool|u?int(?:8|16|32|64)|float(?:16|32|64)")
+_DTYPE = re.compile(r"[<>=|]?(?:b1|[iu][1248]|f[248]|U[1-9]\d{0,5})|bool|u?int(?:8|16|32|64)|float(?:16|32|64)")
 _MAX_DIMENSIONS = 8
 _NPY_HEADER = 4096  # bytes; numpy's own headers of plain arrays take 128
 
@@ -19,7 +19,7 @@ class WireError(ValueError):
 
 
 def read_dtype(name: Any) -> np.dtype:
-    """Return the dtype called ``name``: bool, int, uint or float; raises WireError for objects, records, times, …"""
+    """Return the dtype called ``name``: bool, int, uint, float or text; raises WireError for objects, records, …"""
     if not isinstance(name, str) or not _DTYPE.fullmatch(name):
         raise WireError(
             f"An array has the dtype {_short(name)}: send bool, int, uint or float, such as '<f4' or '|u1'."
@@ -46,6 +46,10 @@ def read_array(data: Any, dtype: Any, shape: Any, order: str = "C") -> np.ndarra
         raise WireError(f"An array of shape {list(sizes)} and dtype {kind.str} has {wanted} bytes, not {len(data)}.")
     if kind.kind == "b" and np.frombuffer(data, np.uint8).max(initial=0) > 1:
         raise WireError("A bool array holds bytes other than 0 and 1.")
+    if kind.kind == "U":
+        points = np.frombuffer(data, np.dtype("u4").newbyteorder(kind.byteorder))
+        if (points >= 0x110000).any() or ((points >= 0xD800) & (points < 0xE000)).any():
+            raise WireError("An array of texts holds what is no character.")
     array = np.frombuffer(data, kind).reshape(sizes, order="F" if order == "F" else "C")
     return np.array(array, kind.newbyteorder("="), order="C")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -34,6 +35,8 @@ from vla_harness.conventions import orient
 from vla_harness.servers.action_server import Server
 from vla_harness.servers.client import ServerError, connect
 from vla_harness.servers.remote.policy import RemotePolicy
+from vla_harness.servers.remote.zeromq_client import Gr00tClient
+from vla_harness.types import ActionConvention, PolicySpec
 
 FRAMES = Path(__file__).resolve().parents[1] / "data" / "wire" / "groot_n15"
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,6 +52,12 @@ def looking() -> Iterator[tuple[Server, LookingPolicy]]:
 def mirrored(seen: Observation) -> dict[str, np.ndarray]:
     """What other projects' LIBERO clients send: the frame as the network was trained on it."""
     return {camera: orient(image, "upright", "mirrored") for camera, image in seen.images.items()}
+
+
+def zero_closes(actions: np.ndarray) -> np.ndarray:
+    """What OpenVLA's clients expect of a gripper that opens at -1 and closes at 1."""
+    closed = (actions[..., -1:].astype(np.float64) + 1) / 2
+    return np.concatenate([actions[..., :-1], 1 - closed], axis=-1).astype(np.float32)
 
 
 def named(seen: Observation, last: Observation) -> Observation:
@@ -76,6 +85,63 @@ def test_openpi_client_gets_the_chunk_that_the_policy_returns(looking: tuple[Ser
         client.infer(message | {"observation/state": np.zeros(7)})
 
 
+class JointPolicy(LookingPolicy):
+    """Of a robot that no convention here describes: five joints, as GR00T's embodiments may be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        unknown = ActionConvention("absolute", math.nan, "axis_angle", math.nan, math.nan, math.nan)
+        self.spec = PolicySpec("joints", unknown, cameras=("front",), state_keys=("single_arm",), horizon=2)
+
+    def one(self, seen: Observation) -> np.ndarray:
+        return np.repeat(seen.state[None], 2, axis=0)
+
+
+def test_policies_of_other_embodiments_are_asked_in_their_own_terms() -> None:
+    policy, joints = JointPolicy(), np.linspace(0, 1, 5, dtype=np.float32)
+    with serving(policy) as server:
+        client = WebsocketClientPolicy("127.0.0.1", server.port)
+        for key in ("observation/front", "observation/image"):
+            reply = client.infer({key: frame(1), "observation/state": joints, "prompt": "go"})
+            np.testing.assert_array_equal(reply["actions"], [joints, joints])
+
+        async def play() -> tuple[dict[str, Any], np.ndarray]:
+            async with Connection(f"ws://127.0.0.1:{server.port}/vla-eval", timeout=10, max_retries=1) as connection:
+                await connection.start_episode({"task": {"name": "x"}})
+                message = {"images": {"front": frame(1)}, "task_description": "go", "states": joints}
+                return connection.server_info, (await connection.act(message))["actions"]
+
+        info, action = anyio.run(play)
+    np.testing.assert_array_equal(action, joints)
+    assert info["action_spec"] == {"actions": {"name": "raw", "dims": 0, "format": "raw"}}
+    assert "quat_no_antipodal" not in info["observation_params"]
+    for seen in policy.seen[-3:]:
+        np.testing.assert_array_equal(seen.images["front"], frame(1))  # as its network was trained
+
+
+def test_openpi_client_may_send_what_openpis_own_servers_parse(looking: tuple[Server, LookingPolicy]) -> None:
+    """Floats in [0, 1] and channels first, by the rule of openpi's _parse_image."""
+    server, policy = looking
+    client = WebsocketClientPolicy("127.0.0.1", server.port)
+    floats = np.random.default_rng(0).uniform(0, 1, (32, 32, 3)).astype(np.float32)
+    bytes_first = np.moveaxis(frame(3), -1, 0)
+    message = {
+        "observation/image": floats,
+        "observation/wrist_image": bytes_first,
+        "observation/state": np.zeros(8),
+        "prompt": np.array("open the drawer"),
+    }
+    client.infer(message)
+    seen = {camera: orient(image, "upright", "mirrored") for camera, image in policy.seen[-1].images.items()}
+    np.testing.assert_array_equal(seen["agentview"], (255 * floats).astype(np.uint8))
+    np.testing.assert_array_equal(seen["wrist"], frame(3))
+    client.infer(message | {"observation/image": np.moveaxis(floats, -1, 0)})
+    again = orient(policy.seen[-1].images["agentview"], "upright", "mirrored")
+    np.testing.assert_array_equal(again, seen["agentview"])
+    with pytest.raises(RuntimeError, match=r"observation/image: expected floats in \[0, 1\] or uint8"):
+        client.infer(message | {"observation/image": 255 * floats})
+
+
 def test_vla_eval_connection_gets_one_action_for_each_observation(looking: tuple[Server, LookingPolicy]) -> None:
     server, policy = looking
 
@@ -100,7 +166,7 @@ def test_vla_eval_connection_gets_one_action_for_each_observation(looking: tuple
     before = len(policy.seen)
     info, actions = anyio.run(play)
     assert info["protocol_version"] == 1 and info["action_spec"]["gripper"]["format"] == "binary_close_positive"
-    assert info["observation_params"] == {"send_wrist_image": True, "send_state": True}
+    assert info["observation_params"] == {"send_wrist_image": True, "send_state": True, "quat_no_antipodal": True}
     asked = policy.seen[before:]
     assert [seen.step for seen in asked] == [0, 3, 0, 3] and asked[0].episode == asked[1].episode != asked[2].episode
     expected = np.concatenate([policy.one(seen) for seen in asked])
@@ -132,7 +198,7 @@ def test_clients_without_json_numpy(looking: tuple[Server, LookingPolicy], tmp_p
     fields = {"instruction": seen.instruction, "state": json.dumps(seen.state.tolist()), "session": "s", "step": "4"}
     reply = requests.post(f"http://127.0.0.1:{server.port}/act", files=files, data=fields)
     wanted = policy.one(Observation(seen.images, seen.state, seen.instruction, "s", 4))
-    np.testing.assert_array_equal(np.float32(reply.json()["actions"]), wanted)
+    np.testing.assert_array_equal(np.float32(reply.json()["actions"]), zero_closes(wanted))
 
 
 def test_openvla_oft_form_returns_a_list_of_actions(looking: tuple[Server, LookingPolicy]) -> None:
@@ -144,7 +210,7 @@ def test_openvla_oft_form_returns_a_list_of_actions(looking: tuple[Server, Looki
     reply = json_numpy.loads(requests.post(f"http://127.0.0.1:{server.port}/act", data=text).text)
     assert isinstance(reply, list) and len(reply) == 3
     wanted = policy.one(Observation(seen.images, seen.state, seen.instruction, "s", 0))
-    np.testing.assert_array_equal(reply, wanted)
+    np.testing.assert_array_equal(reply, zero_closes(wanted))
 
 
 def test_openvla_oft_form_gets_what_its_own_server_would_answer() -> None:
@@ -174,6 +240,15 @@ def test_groot_frames_byte_for_byte(sent: str, answered: str, token: str | None)
         client.send((FRAMES / f"{sent}.msgpack").read_bytes())
         assert client.poll(10_000)
         assert client.recv() == (FRAMES / f"{answered}.msgpack").read_bytes()
+
+
+@pytest.mark.parametrize("texts", [np.array(["öffne"]), np.array([["öffne"]]), np.array("öffne", ">U9"), ["öffne"]])
+def test_groot_annotations_may_be_arrays_of_text(texts: Any) -> None:
+    policy = Gr00tLikePolicy()
+    data = {"annotation.human.task_description": texts, "state.single_arm": np.zeros((1, 5))}
+    with serving(policy) as server:
+        Gr00tClient(f"tcp://127.0.0.1:{server.zmq_port}").call("get_action", data)
+    assert policy.asked[-1]["annotation.human.task_description"] == ["öffne"]
 
 
 def test_groot_http_form() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 import zmq
 from openpi_client import msgpack_numpy
+from scipy.spatial.transform import Rotation
 from vla_eval.model_servers.base import SessionContext
 from vla_eval.model_servers.predict import PredictModelServer
 from vla_eval.model_servers.serve import serve_async
+from vla_eval.rotation import quat_to_axisangle
 from vla_eval.specs import (
     GRIPPER_CLOSE_POS,
     GRIPPER_RAW,
@@ -30,6 +32,7 @@ from vla_eval.specs import (
 from websockets.asyncio.server import ServerConnection, serve
 
 from tests.servers.toys import observation
+from vla_harness import Observation
 from vla_harness.conventions import Adapter, orient
 from vla_harness.envs.libero.environment import INTERFACE
 from vla_harness.errors import ConventionError
@@ -42,6 +45,7 @@ class ModelServer(PredictModelServer):
     """Answers with the mean of the first image, in chunks of two."""
 
     gripper = GRIPPER_CLOSE_POS
+    params: Mapping[str, Any] = {"send_state": True}
 
     def __init__(self) -> None:
         super().__init__(chunk_size=2)
@@ -59,7 +63,7 @@ class ModelServer(PredictModelServer):
         return {"agentview": IMAGE_RGB, "language": LANGUAGE, "state": STATE_EEF_POS_AA_GRIP}
 
     def get_observation_params(self) -> dict[str, Any]:
-        return {"send_state": True}
+        return dict(self.params)
 
 
 @contextmanager
@@ -105,8 +109,28 @@ def test_vla_evals_own_model_server() -> None:
     np.testing.assert_array_equal(
         sent["images"]["agentview"], orient(observation().images["agentview"], "upright", "mirrored")
     )
-    np.testing.assert_array_equal(sent["states"], observation().state)
+    np.testing.assert_allclose(sent["states"], without_sign(observation().state), atol=1e-6)
     assert sent["task_description"] == "open the drawer" and server.seen[0][1] != server.seen[1][1]
+
+
+def without_sign(state: np.ndarray) -> np.ndarray:
+    """As vla-eval's LIBERO benchmark sends the rotation unless ``quat_no_antipodal`` is asked for."""
+    rotation = Rotation.from_rotvec(state[3:6]).as_quat(canonical=True)
+    return np.concatenate([state[:3], quat_to_axisangle(rotation), state[6:]])
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_rotations_beyond_pi_go_to_model_servers_as_they_ask(asked: bool) -> None:
+    server = ModelServer()
+    server.params = {"send_state": True} | ({"quat_no_antipodal": True} if asked else {})
+    seen = observation()
+    state = np.array([0.1, 0.2, 0.3, 3.0, 0.0, 1.5, 0.04, -0.04], np.float32)  # 3.35 radians
+    with in_thread(lambda announce, leave: vla_eval(server, announce, leave)) as port:
+        remote = RemotePolicy(f"ws://127.0.0.1:{port}", patience_s=10)
+        remote.act([Observation(seen.images, state, seen.instruction, "one", 0)])
+        remote.forget("one")
+    np.testing.assert_allclose(server.seen[0][0]["states"], state if asked else without_sign(state), atol=1e-6)
+    assert asked or np.linalg.norm(server.seen[0][0]["states"][3:6]) < np.pi
 
 
 def test_a_model_server_that_does_not_say_what_its_gripper_means_is_refused() -> None:
