@@ -133,7 +133,7 @@ def actions(env: StockEnv) -> np.ndarray:
 def test_openpis_client_succeeds_with_the_shipped_policy(env: StockEnv, tformer: Server) -> None:
     """As openpi's examples/libero/main.py."""
     client = WebsocketClientPolicy("127.0.0.1", tformer.port)
-    seen, plan = env.reset(), []
+    seen, plan = env.reset(), list[np.ndarray]()
     for _ in range(MAX_STEPS):
         if not plan:
             frames = [
