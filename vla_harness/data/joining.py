@@ -8,6 +8,7 @@ from pathlib import Path
 
 import av
 
+from ..errors import UserError
 from ..results.files import new_file, unfinished_path
 from ..video import VideoWriter
 from .lerobot import VideoPart
@@ -42,14 +43,16 @@ class VideoJoiner:
         with av.open(str(part.path)) as source:
             stream = source.streams.video[0]
             if self._stream is None:
-                self._stream = self._container.add_stream_from_template(stream)
+                self._stream = _copied_stream(self._container, stream, part.path)
                 self._extradata, self._codec = stream.codec_context.extradata, stream.codec_context.name
             assert stream.time_base is not None
             shift = round(start / stream.time_base)
             count = 0
             for packet in source.demux(stream):
-                if packet.dts is None or packet.pts is None:
+                if not packet.size:  # the one that ends a stream
                     continue
+                if packet.dts is None or packet.pts is None:
+                    raise UserError(f"{part.path} holds packets without times, which cannot be joined: encode it anew.")
                 packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
                 packet.stream = self._stream
                 self._container.mux(packet)
@@ -66,6 +69,16 @@ class VideoJoiner:
         """Finish the file and give it its name."""
         self._container.close()
         self._part.replace(self.path)
+
+
+def _copied_stream(target: av.container.OutputContainer, source: av.VideoStream, path: Path) -> av.VideoStream:
+    """Return a stream of ``target`` for packets of ``source``. Raises UserError for a codec that mp4 cannot carry."""
+    try:
+        # Opaque: by the codec's parameters. Else an encoder is looked up by the decoder's name, and for AV1 (libdav1d)
+        # and VP9 there is none.
+        return target.add_stream_from_template(source, opaque=True)
+    except ValueError as error:
+        raise UserError(f"{path} cannot be copied into an mp4 file ({error}): encode it anew as H.264.") from None
 
 
 def extract_video(part: VideoPart, path: Path, fps: float) -> None:
@@ -102,7 +115,7 @@ def _cut(part: VideoPart, path: Path, half: float) -> bool:
             new_file(path) as unfinished,
             av.open(str(unfinished), "w", format="mp4", options={"movflags": "faststart"}) as target,
         ):
-            copied = target.add_stream_from_template(stream)
+            copied = _copied_stream(target, stream, part.path)
             for packet in packets:
                 packet.pts, packet.dts = (packet.pts or 0) - first, (packet.dts or 0) - first
                 packet.stream = copied
