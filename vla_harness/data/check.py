@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from ..errors import UserError
 from .conventions import check_gripper
 from .dataset import LEROBOT_TOLERANCE_S, Dataset, Episode, LeRobotStorage
+from .episode_statistics import nested_statistics, statistic_shapes
 from .features import BOOKKEEPING
 from .files import read_json, read_json_lines, read_table
 from .validation import column_faults
@@ -111,12 +112,7 @@ def _check_v3(root: Path, dataset: Dataset) -> Iterator[str]:
             if (row.get("dataset_from_index"), row.get("dataset_to_index")) != (start, start + row.get("length", 0)):
                 yield f"{label} has other dataset_from_index and dataset_to_index than {start} and on."
             start += row.get("length", 0)
-            entry: dict[str, dict[str, Any]] = {}
-            for key, value in row.items():
-                if key.startswith("stats/"):
-                    _, name, one = key.split("/")
-                    entry.setdefault(name, {})[one] = value
-            yield from _check_statistics(dataset, entry, label)
+            yield from _check_statistics(dataset, nested_statistics(row), label)
 
 
 def _check_statistics(dataset: Dataset, entry: dict[str, Any], where: str) -> Iterator[str]:
@@ -127,11 +123,11 @@ def _check_statistics(dataset: Dataset, entry: dict[str, Any], where: str) -> It
         if not isinstance(found, dict) or not set(found) >= STATISTICS:
             yield f"{where} lacks {', '.join(sorted(STATISTICS))} of {name}."
             continue
-        wanted = (3, 1, 1) if feature.is_visual else (feature.size,)
+        wanted = statistic_shapes(feature, dataset.version)
         shapes = {one: _shape(found[one]) for one in ("min", "max", "mean", "std", "count")}
-        wrong = [one for one, shape in shapes.items() if shape != ((1,) if one == "count" else wanted)]
+        wrong = [one for one, shape in shapes.items() if shape not in (((1,),) if one == "count" else wanted)]
         if wrong:
-            yield f"{where} has {name}.{wrong[0]} of the shape {shapes[wrong[0]]} instead of {wanted}."
+            yield f"{where} has {name}.{wrong[0]} of the shape {shapes[wrong[0]]} instead of {wanted[0]}."
         elif not all(_is_finite(found[one]) for one in shapes):
             yield f"{where} has statistics of {name} that are no finite numbers."
 

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..errors import UserError
+from .episode_statistics import read_image_statistics
 from .features import Feature, column_values
 from .files import read_table
 from .image_cells import decode_image, open_image
@@ -115,6 +116,11 @@ class Dataset:
             if not feature.is_visual and feature.dtype not in ("string", "language") and name not in known
         ]
         return known | compute_statistics(self, missing) if missing else known
+
+    @cached_property
+    def image_statistics(self) -> Mapping[int, Mapping[str, Mapping[str, Any]]]:
+        """episode_index -> camera -> lerobot's statistics of the stored frames, where the dataset has them."""
+        return read_image_statistics(self) if isinstance(self.storage, LeRobotStorage) else {}
 
 
 class Episode:

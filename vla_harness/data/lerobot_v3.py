@@ -13,16 +13,15 @@ import pyarrow.parquet as pq
 
 from ..errors import UserError
 from .dataset import Dataset, Episode, LeRobotStorage
-from .episode_statistics import ImageStatistics, episode_statistics
+from .episode_statistics import image_statistics, merged_image_statistics, numeric_statistics
 from .features import BOOKKEEPING, Feature, arrow_column, feature_entry, huggingface_metadata
 from .joining import VideoJoiner
 from .lerobot import CHUNK, V3_DATA, V3_EPISODES, V3_VIDEO
 from .modality import modality_json
-from .writer import SAMPLED_FRAMES, png_bytes
+from .writer import png_bytes
 
 DATA_BYTES = 100 << 20
 VIDEO_BYTES = 200 << 20
-QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)
 
 
 def write_v3(dataset: Dataset, root: Path) -> None:
@@ -38,7 +37,7 @@ def write_v3(dataset: Dataset, root: Path) -> None:
     tables, videos = _Tables(root, features), {}
     for name in (name for name, feature in features.items() if feature.dtype == "video"):
         videos[name] = _Videos(root, name, dataset.fps)
-    rows, statistics = [], _Merged(dataset, features)
+    rows, statistics = [], _Merged(features)
     for position, record in enumerate(dataset.episodes):
         episode = dataset.episode(position)
         columns = _columns(episode, position, tables.rows, features)
@@ -139,41 +138,27 @@ class _Videos:
 class _Merged:
     """Statistics of each episode, and of them all for meta/stats.json."""
 
-    def __init__(self, dataset: Dataset, features: Mapping[str, Feature]) -> None:
-        self.features = features
-        self._columns: dict[str, list[np.ndarray]] = {}
-        self._images = {name: ImageStatistics() for name, feature in features.items() if feature.is_visual}
+    def __init__(self, features: Mapping[str, Feature]) -> None:
+        self._columns: dict[str, list[np.ndarray]] = {
+            name: [] for name, f in features.items() if not f.is_visual and f.dtype not in ("string", "language")
+        }
+        self._images: dict[str, list[dict[str, Any]]] = {name: [] for name, f in features.items() if f.is_visual}
 
     def add(self, episode: Episode, columns: Mapping[str, Any]) -> dict[str, Any]:
         """Take in one episode. Returns its "stats/…" entries."""
-        sampled = np.unique(np.linspace(0, episode.length - 1, SAMPLED_FRAMES).round().astype(int)).tolist()
-        images = {name: ImageStatistics() for name in self._images}
-        for name in images:
-            for image in episode.images(name, sampled):
-                images[name].add(image)
-                self._images[name].add(image)
-        numeric = {
-            n: np.asarray(c) for n, c in columns.items() if n not in images and self.features[n].dtype != "string"
-        }
-        for name, column in numeric.items():
-            self._columns.setdefault(name, []).append(column.reshape(len(column), -1).astype(np.float64))
-        found = episode_statistics(numeric, images)
-        for name, column in numeric.items():
-            found[name] |= _quantiles(column.reshape(len(column), -1).astype(np.float64))
+        for name, parts in self._columns.items():
+            parts.append(np.asarray(columns[name]))
+        for name, entries in self._images.items():
+            entries.append(image_statistics(episode, name))
+        found = numeric_statistics({name: parts[-1] for name, parts in self._columns.items()}, "v3.0")
+        found |= {name: entries[-1] for name, entries in self._images.items()}
         return {f"stats/{name}/{key}": value for name, one in found.items() for key, value in one.items()}
 
     def result(self) -> dict[str, Any]:
         """Return the content of meta/stats.json."""
         whole = {name: np.concatenate(parts) for name, parts in self._columns.items()}
-        found = episode_statistics(whole, self._images)
-        for name, values in whole.items():
-            found[name] |= _quantiles(values)
-        return found
-
-
-def _quantiles(values: np.ndarray) -> dict[str, list[float]]:
-    found = np.quantile(values, QUANTILES, axis=0)
-    return {f"q{round(100 * q):02d}": row.tolist() for q, row in zip(QUANTILES, found, strict=True)}
+        merged = {name: merged_image_statistics(entries) for name, entries in self._images.items()}
+        return numeric_statistics(whole, "v3.0") | merged
 
 
 def _place(file: int) -> dict[str, int]:
@@ -198,7 +183,7 @@ def _info(dataset: Dataset, features: Mapping[str, Feature], frames: int) -> dic
     count = len(dataset.episodes)
     return {
         "codebase_version": "v3.0",
-        "robot_type": dataset.robot_type,
+        "robot_type": dataset.robot_type or None,
         "total_episodes": count,
         "total_frames": frames,
         "total_tasks": len(dataset.tasks),

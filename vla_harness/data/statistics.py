@@ -44,8 +44,8 @@ def compute_statistics(dataset: Dataset, names: Sequence[str]) -> Statistics:
 def read_statistics(root: Path, features: Mapping[str, Feature]) -> Statistics:
     """Return what meta/stats.json says of the features that are no images; {} where there is no such file.
 
-    A feature without all of GR00T's statistics is left out, to be computed. Raises UserError for lists of another
-    length than the feature's.
+    A feature without all of GR00T's statistics is left out, to be computed; so is one of several axes, of which
+    lerobot's v3.0 keeps the last alone. Raises UserError for lists of another length than the feature's.
     """
     path = root / "meta" / "stats.json"
     if not path.exists():
@@ -55,6 +55,8 @@ def read_statistics(root: Path, features: Mapping[str, Feature]) -> Statistics:
         entry = stored.get(name)
         if feature.is_visual or not isinstance(entry, Mapping) or not set(NAMES) <= set(entry):
             continue
+        if len(feature.shape) > 1 and _is_flat(entry["mean"], feature.shape[-1]):
+            continue
         numbers = {one: _numbers(entry[one], feature, f"{path} ({name}.{one})") for one in NAMES}
         if (numbers["min"] > numbers["max"]).any() or (numbers["std"] < 0).any():
             raise UserError(
@@ -62,6 +64,10 @@ def read_statistics(root: Path, features: Mapping[str, Feature]) -> Statistics:
             )
         found[name] = numbers
     return found
+
+
+def _is_flat(value: Any, length: int) -> bool:
+    return isinstance(value, list) and len(value) == length and not any(isinstance(one, list) for one in value)
 
 
 def _numbers(value: Any, feature: Feature, what: str) -> np.ndarray:

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -24,7 +25,7 @@ from ..errors import UserError
 from ..results.files import UNFINISHED, explain_write_errors, new_file, new_folder, remove_unfinished, write_text
 from ..video import VideoWriter
 from .dataset import Episode, LeRobotStorage
-from .episode_statistics import ImageStatistics, episode_statistics
+from .episode_statistics import ImageStatistics, image_statistics, numeric_statistics
 from .features import BOOKKEEPING, Feature, arrow_column, feature_entry, huggingface_metadata, parse_features
 from .files import parse_json_lines, read_json, take
 from .joining import GAP_BETWEEN_KEYFRAMES, extract_video
@@ -33,9 +34,6 @@ from .modality import Modality, default_modality, modality_json
 from .opening import open_dataset
 from .statistics import compute_statistics
 from .validation import require_valid
-
-SAMPLED_FRAMES = 32
-"""Frames of a copied episode that its image statistics are taken from."""
 
 
 class DatasetWriter:
@@ -121,13 +119,10 @@ class DatasetWriter:
         for name in source.dataset.cameras:
             storage.check_frames(source.position, name)
         columns: dict[str, Any] = {n: c for n, c in source.columns.items() if n in self.features}
-        sampled = np.unique(np.linspace(0, source.length - 1, SAMPLED_FRAMES).round().astype(int)).tolist()
         statistics = {}
         for name, feature in self.features.items():
             if feature.is_visual:
-                statistics[name] = ImageStatistics()
-                for image in source.images(name, sampled):
-                    statistics[name].add(image)
+                statistics[name] = image_statistics(source, name)
                 if feature.dtype == "image":
                     columns[name] = [png_bytes(image) for image in source.images(name, range(source.length))]
         for name in self._videos:
@@ -174,7 +169,7 @@ class DatasetWriter:
                 _append(self.path / "meta" / "tasks.jsonl", _task_line(known[word], word))
         return known
 
-    def _complete(self, columns: Mapping[str, Any], tasks: list[str], images: Mapping[str, ImageStatistics]) -> None:
+    def _complete(self, columns: Mapping[str, Any], tasks: list[str], images: Mapping[str, Any]) -> None:
         length = len(columns["task_index"])
         start, number = sum(self.lengths), self.episodes
         content = dict(columns)
@@ -190,8 +185,8 @@ class DatasetWriter:
             with explain_write_errors(self.path):
                 (meta / "stats.json").unlink(missing_ok=True)  # of fewer episodes
                 _write_table(self.path / self._place(V2_DATA), table)
-            found = episode_statistics({n: content[n] for n, f in stored.items() if f.dtype != "image"}, images)
-            _append(meta / "episodes_stats.jsonl", {"episode_index": number, "stats": found})
+            found = numeric_statistics({n: content[n] for n, f in stored.items() if f.dtype != "image"}, "v2.1")
+            _append(meta / "episodes_stats.jsonl", {"episode_index": number, "stats": found | dict(images)})
             _append(meta / "episodes.jsonl", {"episode_index": number, "tasks": tasks, "length": length})
         except BaseException:
             self._recover()
@@ -203,7 +198,7 @@ class DatasetWriter:
         count, videos = self.episodes, self._videos
         info = {
             "codebase_version": "v2.1",
-            "robot_type": self.robot_type,
+            "robot_type": self.robot_type or None,  # as lerobot writes it
             "total_episodes": count,
             "total_frames": sum(self.lengths),
             "total_tasks": len(self.tasks),
@@ -225,8 +220,9 @@ class DatasetWriter:
         same = {
             "codebase_version": (info.get("codebase_version"), "v2.1"),
             "fps": (info.get("fps"), self.fps),
-            "robot_type": (info.get("robot_type"), self.robot_type),
-            "features": (stored, wanted),
+            "robot_type": (info.get("robot_type") or "", self.robot_type),
+            # Not info, which says how others' videos were encoded.
+            "features": tuple({n: replace(f, info={}) for n, f in one.items()} for one in (stored, wanted)),
             "data_path": (info.get("data_path"), V2_DATA),
             "video_path": (info.get("video_path"), V2_VIDEO if self._videos else None),
             "chunks_size": (info.get("chunks_size"), CHUNK),
@@ -287,9 +283,9 @@ class EpisodeWriter:
                 self._values[name].append(png_bytes(value) if self.features[name].dtype == "image" else value)
         self.words.append(self._task if task is None else task)
 
-    def contents(self) -> tuple[dict[str, Any], Mapping[str, ImageStatistics]]:
-        """Return the columns but the bookkeeping ones, and the images' statistics."""
-        return dict(self._values), self._images
+    def contents(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the columns but the bookkeeping ones, and lerobot's entries of the images' statistics."""
+        return dict(self._values), {name: found.result() for name, found in self._images.items()}
 
 
 def _checked(value: Any, feature: Feature, name: str) -> Any:
@@ -316,7 +312,7 @@ def _with_info(feature: Feature, fps: int) -> Feature:
         "video.width": width,
         "video.codec": "h264",
         "video.pix_fmt": "yuv420p",
-        "video.is_depth_map": False,
+        "is_depth_map": False,
         "video.fps": fps,
         "video.channels": channels,
         "has_audio": False,

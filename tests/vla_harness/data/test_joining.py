@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
@@ -43,7 +44,7 @@ def test_av1_of_lerobot_is_copied_bit_for_bit(release: str, version: str, tmp_pa
 def encode(path: Path, codec: str, form: str = "mp4") -> None:
     """Write ten frames; the bright bar stands at column 4 times the frame's number."""
     with av.open(str(path), "w", format=form) as container:
-        stream = container.add_stream(codec, rate=10)
+        stream = cast(av.VideoStream, container.add_stream(codec, rate=10))
         stream.width, stream.height = 64, 48
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         for row in range(10):
