@@ -9,7 +9,7 @@ Sources: openpi ``examples/libero/convert_libero_data_to_lerobot.py``; lerobot `
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -17,10 +17,10 @@ import numpy as np
 
 from ..conventions import orient
 from ..errors import UserError
-from ..types import DELTA_EEF_POSE, ImageOrientation
+from ..types import DELTA_EEF_POSE, ActionConvention, ImageOrientation
 from .dataset import Dataset, Storage
 from .features import Feature
-from .modality import Modality, Part
+from .modality import Modality, Part, part_values
 
 STATE = {"eef_pos": 3, "eef_axis_angle": 3, "gripper_qpos": 2}
 """Parts of observation.state, with their lengths."""
@@ -28,6 +28,8 @@ STATE_NAMES = tuple(f"{key}_{i}" for key, length in STATE.items() for i in range
 ACTION_NAMES = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
 ConventionName = Literal["openpi", "lerobot", "openx"]
 
+GRIPPER = Part("action", DELTA_EEF_POSE.dim - 1, DELTA_EEF_POSE.dim)
+FINGERS = Part("observation.state", sum(STATE.values()) - 2, sum(STATE.values()))
 LOOKED_AT = 20
 """Episodes in which the gripper is watched."""
 MOVES = 5e-4
@@ -65,6 +67,9 @@ CONVENTIONS: dict[ConventionName, DatasetConvention] = {
 }
 """openpi: physical-intelligence/libero. lerobot: lerobot/libero, HuggingFaceVLA/libero. openx: the sets that were made
 from OpenVLA's RLDS through Open X-Embodiment's transforms, IPEC-COMMUNITY/libero_*_lerobot, lerobot/libero_*_image."""
+_OURS = DatasetConvention(
+    {name: f"observation.images.{name}" for name in ("agentview", "wrist")}, "observation.state", "action", "upright"
+)
 
 
 def state_parts() -> dict[str, Part]:
@@ -84,6 +89,19 @@ def libero_modality(cameras: Sequence[str], more_state: Mapping[str, Part] | Non
         {name: f"observation.images.{name}" for name in cameras},
         {"human.task_description": "task_index"},
     )
+
+
+def in_our_terms(dataset: Dataset) -> bool:
+    """Return whether the dataset has the harness's columns, as recordings, translated and HDF5 datasets have."""
+    return _missing(dataset, _OURS) is None
+
+
+def with_state_parts(dataset: Dataset) -> Dataset:
+    """Return a dataset in our terms with the parts of its observation.state named; any other as it is."""
+    if not in_our_terms(dataset):
+        return dataset
+    known = dataset.modality
+    return replace(dataset, own_modality=replace(known, state=state_parts() | dict(known.state)))
 
 
 def fitting(dataset: Dataset) -> list[ConventionName]:
@@ -124,7 +142,12 @@ def translate(
         dataset,
         features={key: changes.get(key, feature) for key, feature in features.items()},
         cameras=tuple(theirs.get(camera, camera) for camera in dataset.cameras),
-        storage=_Translated(dataset.storage, renamed, frames, convention),
+        storage=TranslatedStorage(
+            dataset.storage,
+            renamed,
+            lambda images: orient(images, frames, "upright"),
+            None if convention is None else lambda actions: _gripper_turned(actions, convention),
+        ),
         own_modality=dataset.own_modality if convention is None else libero_modality(list(convention.cameras)),
         translation=told,
     )
@@ -142,31 +165,31 @@ def _missing(dataset: Dataset, convention: DatasetConvention) -> str | None:
     return None
 
 
-class _Translated:
-    """See Storage; another storage in our terms."""
+class TranslatedStorage:
+    """See Storage; another storage in other terms."""
 
     def __init__(
         self,
         source: Storage,
         renamed: Mapping[str, str],
-        frames: ImageOrientation,
-        convention: DatasetConvention | None,
+        turn_images: Callable[[np.ndarray], np.ndarray],
+        turn_actions: Callable[[np.ndarray], np.ndarray] | None,
     ) -> None:
-        """``renamed``: our name -> the source's."""
-        self._source, self._renamed, self._frames, self._convention = source, renamed, frames, convention
+        """renamed: our name -> the source's. turn_images, turn_actions: of all frames, and of the column "action"."""
+        self.source, self._renamed = source, renamed
+        self._turn_images, self._turn_actions = turn_images, turn_actions
 
     def columns(self, episode: int) -> Mapping[str, np.ndarray]:
         """See Storage."""
         ours = {theirs: name for name, theirs in self._renamed.items()}
-        columns = {ours.get(name, name): values for name, values in self._source.columns(episode).items()}
-        if self._convention is not None and "action" in columns:
-            columns["action"] = _gripper_turned(columns["action"], self._convention)
+        columns = {ours.get(name, name): values for name, values in self.source.columns(episode).items()}
+        if self._turn_actions is not None and "action" in columns:
+            columns["action"] = self._turn_actions(columns["action"])
         return columns
 
     def images(self, episode: int, camera: str, rows: Sequence[int]) -> np.ndarray:
         """See Storage."""
-        images = self._source.images(episode, self._renamed.get(camera, camera), rows)
-        return orient(images, self._frames, "upright")
+        return self._turn_images(self.source.images(episode, self._renamed.get(camera, camera), rows))
 
     def check_frames(self, episode: int, camera: str) -> None:
         """See Storage."""
@@ -185,39 +208,46 @@ def _gripper_turned(actions: np.ndarray, convention: DatasetConvention) -> np.nd
 
 
 def check_gripper(dataset: Dataset) -> None:
-    """Raise UserError where a dataset in our terms contradicts itself about the gripper.
-
-    The action's last entry must lie between -1 and 1, and where it is above 0 the fingers must come nearer to each
-    other, below 0 go apart: looked up in 20 episodes, if the dataset has the fingers' places and they move.
-    """
+    """Raise UserError where a dataset in our terms contradicts itself about the gripper; see ``check_gripper_part``."""
     shapes = {name: feature.shape for name, feature in dataset.features.items()}
     if shapes.get("action") != (DELTA_EEF_POSE.dim,):
         return  # of another robot
     with_fingers = shapes.get("observation.state") == (sum(STATE.values()),)
+    read_as = dataset.translation or "the harness stores it"
+    check_gripper_part(dataset, GRIPPER, FINGERS if with_fingers else None, DELTA_EEF_POSE, read_as)
+
+
+def check_gripper_part(
+    dataset: Dataset, gripper: Part, fingers: Part | None, convention: ActionConvention, read_as: str
+) -> None:
+    """Raise UserError where the gripper's entry of the actions is not what ``convention`` says.
+
+    It must lie between open and closed, and where it closes the fingers must come nearer to each other, where it opens
+    go apart: looked up in 20 episodes, if the dataset has the fingers' places and they move. read_as: for the message.
+    """
+    opened, closed = convention.gripper_open, convention.gripper_closed
     agreed = moved = 0
     count = len(dataset.episodes)
     for position in np.unique(np.linspace(0, count - 1, min(count, LOOKED_AT)).round().astype(int)).tolist():
         episode = dataset.episode(position)
-        commands = episode.column("action")[:, -1]
+        stored = part_values(episode, gripper)[:, 0]
+        commands = 2 * (stored - opened) / (closed - opened) - 1  # -1 opens, 1 closes
         if np.abs(commands).max() > 1 + 1e-3:
             raise UserError(
-                f"The gripper's entry of the actions of {dataset.path} goes from {commands.min():g} to"
-                f" {commands.max():g} {_by(dataset)}, not from -1 (open) to 1 (closed): {_advice(dataset)}."
+                f"The gripper's entry of the actions of {dataset.path} goes from {stored.min():g} to"
+                f" {stored.max():g} (read as {read_as}), not from {opened:g} (open) to {closed:g} (closed):"
+                f" {_advice(dataset)}."
             )
-        if with_fingers:
-            nearer = -np.diff(np.abs(episode.column("observation.state")[:, -2:]).sum(axis=1))
+        if fingers is not None:
+            nearer = -np.diff(np.abs(part_values(episode, fingers)).sum(axis=1))
             looked = (np.abs(nearer) > MOVES) & (commands[:-1] != 0)
             agreed += int((nearer[looked] * commands[:-1][looked] > 0).sum())
             moved += int(looked.sum())
     if moved >= LOOKED_AT and agreed < 0.2 * moved:
         raise UserError(
-            f"The fingers of {dataset.path} open where its actions close them {_by(dataset)}, in {moved - agreed} of"
-            f" {moved} rows: {_advice(dataset)}."
+            f"The fingers of {dataset.path} open where its actions close them (read as {read_as}), in {moved - agreed}"
+            f" of {moved} rows: {_advice(dataset)}."
         )
-
-
-def _by(dataset: Dataset) -> str:
-    return f"(read as {dataset.translation})" if dataset.translation else "(read as the harness stores it)"
 
 
 def _advice(dataset: Dataset) -> str:

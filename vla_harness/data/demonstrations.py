@@ -18,6 +18,7 @@ from .jitter import Jitter
 
 CAMERAS = ("agentview", "wrist")
 STATE_KEYS = ("eef_pos", "eef_axis_angle", "gripper_qpos")
+JOINT = "observation.state.joint"
 STATE_NAMES = ("x", "y", "z", "axis_angle_x", "axis_angle_y", "axis_angle_z", "gripper_left", "gripper_right")
 ACTION_NAMES = ("dx", "dy", "dz", "drx", "dry", "drz", "gripper")
 AIM_NAMES = ("subject_x", "subject_y", "subject_z", "goal_x", "goal_y", "goal_z")
@@ -92,6 +93,7 @@ def features(image_size: int) -> dict[str, Feature]:
     return {
         **{name: Feature("video", (image_size, image_size, 3)) for name in camera_features()},
         "observation.state": Feature("float32", (len(STATE_NAMES),), names=list(STATE_NAMES)),
+        JOINT: Feature("float32", (7,), names=[f"joint_{i}" for i in range(7)]),
         PRIVILEGED: Feature("float32", (len(AIM_NAMES),), names=list(AIM_NAMES)),
         FRAME_IS_NEW: Feature("bool", (1,)),
         "action": Feature("float32", (len(ACTION_NAMES),), names=list(ACTION_NAMES)),
@@ -150,7 +152,9 @@ def _attempt(simulator: Simulator, job: DemonstrationJob, attempt: int) -> dict[
             scene = simulator.scene()
             seen = Observation({}, np.zeros(0, np.float32), simulator.instruction, name, step, scene)
             executed = expert.act([seen])[0, 0]
-            rows["observation.state"].append(adapter.state(simulator.proprioception()))
+            measured = simulator.proprioception()
+            rows["observation.state"].append(adapter.state(measured))
+            rows[JOINT].append(measured["joint_pos"])
             rows[PRIVILEGED].append(expert.aims(scene))
             rows[FRAME_IS_NEW].append([is_new])
             rows["action"].append(expert.wanted(name))

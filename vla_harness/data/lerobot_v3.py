@@ -56,7 +56,7 @@ def write_v3(dataset: Dataset, root: Path) -> None:
     pq.write_table(pa.Table.from_pylist(rows), path)
     _write_tasks(root, [dataset.tasks[number] for number in numbers])
     _write_json(root / "meta" / "stats.json", statistics.result())
-    _write_json(root / "meta" / "modality.json", modality_json(dataset.modality))
+    _write_json(root / "meta" / "modality.json", modality_json(dataset.modality, features))
     _write_json(root / "meta" / "info.json", _info(dataset, features, tables.rows))
 
 

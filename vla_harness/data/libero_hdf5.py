@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -229,12 +230,32 @@ def write_demonstrations(dataset: Dataset, folder: Path, progress: Callable[[int
             data = file.create_group("data")
             data.attrs["problem_info"] = json.dumps({"language_instruction": words})
             data.attrs["macros_image_convention"] = "opengl"
+            data.attrs["env_args"] = json.dumps(_env_args(dataset, sources[1]))
             data.attrs["num_demos"] = len(chosen)
             data.attrs["total"] = sum(dataset.episodes[position].length for position in chosen)
             for number, position in enumerate(chosen):
                 _write_demonstration(data.create_group(f"demo_{number}"), dataset.episode(position), sources)
                 done += 1
                 progress(done)
+
+
+def _env_args(dataset: Dataset, cameras: Mapping[str, str]) -> dict[str, Any]:
+    """Return what robomimic's and LIBERO's readers expect to find; which task it was, no dataset says."""
+    height, width, _ = dataset.features[cameras["agentview_rgb"]].shape
+    return {
+        "type": 1,  # robomimic's EnvType.ROBOSUITE_TYPE
+        "env_name": "LIBERO",
+        "env_kwargs": {
+            "robots": ["Panda"],
+            "control_freq": int(FPS),
+            "camera_names": ["robot0_eye_in_hand", "agentview"],
+            "camera_heights": height,
+            "camera_widths": width,
+            "camera_depths": False,
+            "use_camera_obs": True,
+            "has_renderer": False,
+        },
+    }
 
 
 def left_out(dataset: Dataset) -> tuple[str, ...]:

@@ -82,7 +82,7 @@ def read_modality(content: Mapping[str, Any], path: Path, features: Mapping[str,
     names = {
         group: {key: (entry or {}).get("original_key") or default.format(key) for key, entry in entries.items()}
         for group, entries, default in (
-            ("video", content.get("video") or {}, "{}"),
+            ("video", {**(content.get("video") or {}), **(content.get("image") or {})}, "{}"),
             ("annotation", content.get("annotation") or {}, "annotation.{}"),
         )
     }
@@ -109,8 +109,12 @@ def default_modality(features: Mapping[str, Feature], cameras: Sequence[str]) ->
     )
 
 
-def modality_json(modality: Modality) -> dict[str, Any]:
-    """Return the content of modality.json; ``read_modality`` reads it back."""
+def modality_json(modality: Modality, features: Mapping[str, Feature]) -> dict[str, Any]:
+    """Return the content of modality.json; ``read_modality`` reads it back.
+
+    Cameras whose frames are images in the tables are listed under "image", which NVIDIA's loader passes over: it looks
+    for a video of each entry of "video", and refuses the whole dataset where there is none.
+    """
     content: dict[str, Any] = {}
     for group, parts in (("state", modality.state), ("action", modality.action)):
         content[group] = {
@@ -124,9 +128,17 @@ def modality_json(modality: Modality) -> dict[str, Any]:
             }
             for key, part in parts.items()
         }
-    content["video"] = {key: {"original_key": original} for key, original in modality.video.items()}
+    content["video"] = {}
+    for key, original in modality.video.items():
+        group = "image" if features[original].dtype == "image" else "video"
+        content.setdefault(group, {})[key] = {"original_key": original}
     content["annotation"] = {key: {"original_key": original} for key, original in modality.annotation.items()}
     return content
+
+
+def part_values(episode: Episode, part: Part) -> np.ndarray:
+    """Return the (length, D) values of a part of state or action, as they are stored."""
+    return episode.column(part.original_key).reshape(episode.length, -1)[:, part.start : part.end]
 
 
 class ModalityReader:
@@ -152,8 +164,7 @@ class ModalityReader:
         if group == "annotation":
             return self._words(episode, self._column(self.modality.annotation, key, name), inside)
         part = self.modality.part(key)
-        column = episode.column(part.original_key).reshape(episode.length, -1)
-        values = column[inside, part.start : part.end].astype(np.float64)
+        values = part_values(episode, part)[inside].astype(np.float64)
         if not part.absolute:
             values[rows != inside] = 0.0
         return values

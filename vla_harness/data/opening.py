@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import UserError
 from ..hub import fetch_snapshot
 from ..types import ImageOrientation
-from .conventions import ConventionName, translate
+from .conventions import ConventionName, translate, with_state_parts
 from .dataset import Dataset, LeRobotStorage
 from .files import read_json
 from .lerobot import EpisodeFiles, read_layout
@@ -57,9 +57,9 @@ def open_dataset(
             " of these on the hub, such as lerobot/libero or ORG/NAME/FOLDER."
         )
     dataset = replace(_open_lerobot(root), source=source, revision=revision)
-    if convention is None and image_orientation is None:
-        return dataset
-    return translate(dataset, convention, image_orientation)
+    if convention is not None or image_orientation is not None:
+        dataset = translate(dataset, convention, image_orientation)
+    return with_state_parts(dataset)
 
 
 def _open_lerobot(root: Path) -> Dataset:

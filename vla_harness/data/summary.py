@@ -18,6 +18,7 @@ import numpy as np
 from ..errors import UserError
 from ..results.files import explain_write_errors
 from ..results.wording import duration, plural
+from .conventions import in_our_terms
 from .dataset import Dataset, Episode
 from .modality import Part
 from .validation import require_valid
@@ -57,7 +58,7 @@ def _lines(dataset: Dataset) -> Iterator[str]:
     for name in (n for n, f in dataset.features.items() if f.is_visual and n not in dataset.cameras):
         yield f"camera     {name} is listed, but has no videos"
     source = "meta/modality.json" if dataset.own_modality else "by default"
-    if dataset.translation or dataset.version == "hdf5":
+    if in_our_terms(dataset):
         source = "the harness's terms"
     groups: tuple[tuple[str, dict[str, Part]], ...] = (
         ("state", dict(dataset.modality.state)),

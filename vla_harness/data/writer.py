@@ -82,7 +82,7 @@ class DatasetWriter:
             cameras = [name for name, feature in self.features.items() if feature.is_visual]
             chosen = modality or default_modality(self.features, cameras)
             with new_folder(meta) as folder:
-                write_text(folder / "modality.json", json.dumps(modality_json(chosen), indent=4))
+                write_text(folder / "modality.json", json.dumps(modality_json(chosen, self.features), indent=4))
                 _rewrite(folder / "tasks.jsonl", [_task_line(*item) for item in self.tasks.items()])
                 for name in ("episodes_stats.jsonl", "episodes.jsonl"):
                     _rewrite(folder / name, [])

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..data import Episode
+from ..data.modality import part_values
 from ..errors import UserError
 from .predictors import Predictor
 
@@ -87,12 +88,10 @@ def _recorded(episode: Episode, keys: Sequence[str]) -> tuple[np.ndarray, np.nda
         name = key.removeprefix("action.")
         part = modality.action[name]
         width = part.end - part.start
-        column = episode.column(part.original_key).reshape(episode.length, -1)
-        truth.append(column[:, part.start : part.end].astype(np.float64))
+        truth.append(part_values(episode, part).astype(np.float64))
         beside = modality.state.get(name)
         if beside is not None and beside.end - beside.start == width:
-            column = episode.column(beside.original_key).reshape(episode.length, -1)
-            state.append(column[:, beside.start : beside.end].astype(np.float64))
+            state.append(part_values(episode, beside).astype(np.float64))
         else:
             state.append(np.full((episode.length, width), np.nan))
         names += [f"{name}[{i}]" for i in range(width)] if width > 1 else [name]

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..conventions import Adapter
 from ..data import Dataset, Episode, ModalityReader
+from ..data.conventions import in_our_terms
 from ..errors import UserError
 from ..types import DELTA_EEF_POSE, EnvironmentSpec, Observation, Policy, PolicySpec
 
@@ -121,8 +122,8 @@ def predictor_of(
 ) -> Predictor:
     """Return the predictor that fits the policy. Raises UserError where policy and dataset cannot be joined.
 
-    A policy of ``Gr00tPolicy``'s shape is asked by the names of its parts; where the dataset has others and the policy
-    moves an end effector, as a rollout asks it.
+    A policy of ``Gr00tPolicy``'s shape is asked by the names of its parts; as a rollout asks it, where it moves an end
+    effector and the dataset is in the harness's terms or has other names.
     """
     if isinstance(policy, ModalityPolicy) and not _only_as_in_a_rollout(policy, policy.spec, dataset):
         return ModalityPredictor(policy, dataset, keys)
@@ -133,4 +134,4 @@ def predictor_of(
 
 def _only_as_in_a_rollout(policy: ModalityPolicy, spec: PolicySpec, dataset: Dataset) -> bool:
     named = {key for group in policy.get_modality_config().values() for key in group["modality_keys"]}
-    return spec.action.mode == "delta" and not named <= set(dataset.modality.keys)
+    return spec.action.mode == "delta" and (in_our_terms(dataset) or not named <= set(dataset.modality.keys))

@@ -24,12 +24,16 @@ from tyro.conf import Suppress, arg
 
 from tformer.training import TrainOptions, leads, train
 
-from ..data import Dataset, ModalityReader, open_dataset
-from ..data.dataset import LeRobotStorage
+from ..data import Dataset, ModalityReader
+from ..data.conventions import TranslatedStorage
+from ..data.dataset import LeRobotStorage, Storage
+from ..data.opening import ReadingOptions, open_dataset
 from ..data.validation import require_valid
 from ..errors import UserError
 from ..policies.groot.assembly import GROOT_3B, GrootParts, open_groot
+from ..policies.groot.embodiments import data_config
 from . import memory
+from .groot_data import dataset_for, reading_note
 from .groot_task import GrootTask, choose_what_learns, export
 from .running import EXPORT, run_training
 
@@ -37,12 +41,17 @@ GIB = 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
-class GrootOptions(TrainOptions):
-    """Fine-tune GR00T N1.5 on a LeRobot dataset with meta/modality.json; `torchrun` shares the batch over GPUs."""
+class GrootOptions(ReadingOptions, TrainOptions):
+    """Fine-tune GR00T N1.5 on a dataset; `torchrun` shares the batch over GPUs.
+
+    A dataset is read by the parts of its meta/modality.json, which the data configuration names. For libero and other
+    configurations that an environment serves, demonstrations of LIBERO (recorded here, HDF5, or read by --convention)
+    are turned into what the configuration states: how frames lie, and the gripper's values.
+    """
 
     dataset: Annotated[Path, arg(metavar="DATASET")]
-    """Folder of the dataset, LeRobot v2.0, v2.1 or v3.0, or one on the hub: ORG/NAME or ORG/NAME/FOLDER. It is read as
-    it is: GR00T's data configurations name its own columns."""
+    """Folder of a LeRobot dataset, LIBERO's .hdf5 file or a folder of these, or one of these on the hub: ORG/NAME or
+    ORG/NAME/FOLDER."""
     checkpoint: str = GROOT_3B
     """What to start from: a folder or hub id."""
     tokenizer: Annotated[
@@ -110,10 +119,10 @@ def finetune(options: GrootOptions) -> Path:
     """Train as ``options`` say, and write and return the export: a checkpoint in the original layout."""
     _check(options)
     options = replace(options, warmup_steps=round(options.warmup_ratio * options.epochs * options.steps_per_epoch))
-    dataset = open_dataset(options.dataset)
-    require_valid(dataset, needs_instructions=True)
-    if isinstance(dataset.storage, LeRobotStorage):
-        dataset.storage.frame_cache_bytes = int(options.frame_cache_gib * GIB)
+    opened = open_dataset(options.dataset, options.convention, options.image_orientation)
+    require_valid(opened, needs_instructions=True)
+    _keep_frames(opened.storage, int(options.frame_cache_gib * GIB))
+    dataset = dataset_for(opened, data_config(options.data_config))
     parts = open_parts(options, dataset)
     torch.manual_seed(options.seed)  # the low-rank changes' start
     learning = choose_what_learns(parts.model, options)
@@ -143,6 +152,14 @@ def open_parts(options: GrootOptions, dataset: Dataset) -> GrootParts:
     )
 
 
+def _keep_frames(storage: Storage, size: int) -> None:
+    """Let the files' own storage keep ``size`` bytes of decoded videos."""
+    while isinstance(storage, TranslatedStorage):
+        storage = storage.source
+    if isinstance(storage, LeRobotStorage):
+        storage.frame_cache_bytes = size
+
+
 def _check(options: GrootOptions) -> None:
     for name in ("batch_size", "steps_per_epoch", "epochs", "data_threads"):
         if getattr(options, name) < 1:
@@ -162,6 +179,7 @@ def _description(
     share = memory.estimate(parts.model, _kept_layers(options, parts, tokens), options.precision == "fp32")
     return [
         ("dataset", f"{dataset.path}: {len(dataset.episodes)} episodes, {dataset.frames:,} frames"),
+        *((("read", note),) if (note := reading_note(dataset, parts.transforms.config)) else ()),
         ("checkpoint", f"{options.checkpoint} for {options.embodiment}, data configuration {options.data_config}"),
         ("learning", f"{learning:,} of {total:,} weights{rank}"),
         (

@@ -36,8 +36,8 @@ def test_av1_of_lerobot_is_copied_bit_for_bit(release: str, version: str, tmp_pa
     assert written.features[FRONT].info["video.codec"] == "av1"
     for number in range(3):
         rows = range(8 + number)
-        frames = [one.episode(number).images(FRONT, rows) for one in (source, written)]
-        np.testing.assert_array_equal(*frames)
+        before, after = (one.episode(number).images(FRONT, rows) for one in (source, written))
+        np.testing.assert_array_equal(after, before)
     assert list(check_dataset(written)) == []
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
 from vla_harness.data import open_dataset, record
 from vla_harness.data.check import check_dataset
-from vla_harness.data.demonstrations import FRAME_IS_NEW, PRIVILEGED, _attempt, _simulator, features
+from vla_harness.data.demonstrations import FRAME_IS_NEW, JOINT, PRIVILEGED, _attempt, _simulator, features
 from vla_harness.data.jitter import Jitter
 from vla_harness.errors import UserError
 
@@ -99,12 +101,17 @@ def test_liberos_format_holds_the_same_rows(tmp_path: Path) -> None:
     assert list(check_dataset(ours)) == []
     here, there = ours.episode(0), theirs.episode(0)
     assert (here.length, here.instruction(0)) == (there.length, there.instruction(0))
-    for name in ("observation.state", "action", "timestamp"):
+    for name in ("observation.state", JOINT, "action", "timestamp"):
         np.testing.assert_array_equal(here.column(name), there.column(name))
     for camera in (CAMERA, "observation.images.wrist"):
         frames, expected = (episode.images(camera, range(here.length)) for episode in (here, there))
         apart, turned = (np.abs(seen.astype(int) - expected).mean() for seen in (frames, frames[:, ::-1]))
         assert apart < 5 < turned  # two encodings of one recording may differ a little
+    with h5py.File(tmp_path / "hdf5" / file.name) as opened:  # what LIBERO's get_dataset and robomimic look for
+        demo = opened["data/demo_0"]
+        assert json.loads(opened["data"].attrs["env_args"])["type"] == 1
+        assert demo["obs/joint_states"].shape == (here.length, 7) and demo.attrs["num_samples"] == here.length
+        assert np.ptp(demo["obs/joint_states"], axis=0).max() > 0.1  # radians
 
 
 def test_refuses_what_cannot_be_recorded(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
