@@ -193,7 +193,7 @@ class TranslatedStorage:
 
     def check_frames(self, episode: int, camera: str) -> None:
         """See Storage."""
-        self._source.check_frames(episode, self._renamed.get(camera, camera))
+        self.source.check_frames(episode, self._renamed.get(camera, camera))
 
 
 def _gripper_turned(actions: np.ndarray, convention: DatasetConvention) -> np.ndarray:
