@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 
-from .errors import TrainingFailed, UserError, disk_is_full
+from .errors import TrainingFailed, UserError, disk_is_full, refused_path
 
 FULL_DISK = "no space is left on the disk that is written to; free some and give the command again."
 
@@ -35,6 +35,9 @@ def run_command(command: Callable[[], None]) -> int:
         print(f"interrupted: {error}" if error.args else "interrupted", file=sys.stderr)
         return 130
     except Exception as error:
+        if told := refused_path(error):
+            print(f"error: {told}", file=sys.stderr)
+            return 2
         if not disk_is_full(error):
             raise
         print(f"failed: {FULL_DISK}", file=sys.stderr)

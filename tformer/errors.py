@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -22,6 +23,24 @@ def refused_values() -> Iterator[None]:
         yield
     except ValueError as error:
         raise UserError(f"{str(error).rstrip('.')}; give other values.") from None
+
+
+_REFUSALS = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+    *(errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.ENODEV),
+)
+
+
+def refused_path(error: BaseException) -> str:
+    """Return the sentence for a path that the system refuses, which only the user can have given; "" for others.
+
+    A file that is not there is none of them: who looks for one says what it is.
+    """
+    if not isinstance(error, OSError) or error.errno not in _REFUSALS or not error.filename:
+        return ""
+    name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(error.filename)
+    shown = name if len(name) <= 100 else f"{name[:60]}…{name[-30:]}"
+    return f"{shown} cannot be used ({error.strerror}): mend that, or give another path."
 
 
 def disk_is_full(error: BaseException) -> bool:

@@ -182,10 +182,11 @@ def gpt2_from_weights(config: GPTConfig, weights: Mapping[str, Tensor]) -> GPT:
     return model
 
 
-def load_gpt2(folder: Path) -> GPT:
+def load_gpt2(folder: str | Path) -> GPT:
     """Return the GPT-2 that ``folder`` holds as config.json and model.safetensors, as the hub has it."""
     from safetensors.torch import load_file
 
+    folder = Path(folder)
     try:
         stored = json.loads((folder / "config.json").read_text())
         weights = load_file(folder / "model.safetensors")

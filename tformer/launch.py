@@ -27,6 +27,9 @@ def launch(module: str, extra: str = "tformer", arguments: Sequence[str] | None 
     """
     try:
         mend_streams()
+        if not _is_somewhere():
+            print("error: the current folder is gone: change to one that is there.", file=sys.stderr)
+            return 2
         given = sys.argv[1:] if arguments is None else list(arguments)
         try:
             code = int(import_module(module).main(given))
@@ -76,6 +79,14 @@ def mend_streams() -> None:
         sys.stderr = Diagnostics(
             sys.stderr.buffer, encoding=sys.stderr.encoding, errors="backslashreplace", line_buffering=True
         )
+
+
+def _is_somewhere() -> bool:
+    """Return whether the current folder is there still; torch ends the process where it is not."""
+    try:
+        return bool(os.getcwd())
+    except OSError:
+        return False
 
 
 def _unwritten(stream: TextIO) -> bool:

@@ -87,7 +87,7 @@ def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoRALinear]]:
     return ((name, module) for name, module in model.named_modules() if isinstance(module, LoRALinear))
 
 
-def save_lora(model: nn.Module, path: Path) -> None:
+def save_lora(model: nn.Module, path: str | Path) -> None:
     """Write the A, B and scale of each ``LoRALinear``, without the model's own weights, as safetensors."""
     tensors: dict[str, Tensor] = {}
     for name, layer in lora_layers(model):
@@ -96,7 +96,7 @@ def save_lora(model: nn.Module, path: Path) -> None:
     save_file(tensors, path)
 
 
-def load_lora(model: nn.Module, path: Path) -> None:
+def load_lora(model: nn.Module, path: str | Path) -> None:
     """Apply what ``save_lora`` wrote to a model that has no LoRA yet. Raises UserError where it does not fit."""
     try:
         tensors = load_file(path)

@@ -224,15 +224,16 @@ def tokenizer_from_json(stored: dict[str, Any]) -> Tokenizer:
     raise UserError(f"a tokenizer of kind {kind!r} is unknown; train the model anew.")
 
 
-def save_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
+def save_tokenizer(tokenizer: Tokenizer, path: str | Path) -> None:
     """Write the tokenizer as JSON."""
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(tokenizer.to_json(), ensure_ascii=False))
 
 
-def load_tokenizer(path: Path) -> Tokenizer:
+def load_tokenizer(path: str | Path) -> Tokenizer:
     """Read what ``save_tokenizer`` wrote. Raises UserError where there is no such file."""
     try:
-        return tokenizer_from_json(json.loads(path.read_text()))
+        return tokenizer_from_json(json.loads(Path(path).read_text()))
     except (OSError, ValueError):
         raise UserError(f"{path} is no readable tokenizer; name the folder of a finished training.") from None

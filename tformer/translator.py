@@ -38,15 +38,17 @@ class Translator:
                 result[i] = self.target.decode(hypothesis)
         return result
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write model.pt and both tokenizers."""
+        folder = Path(folder)
         save_tokenizer(self.source, folder / "tokenizer_source.json")
         save_tokenizer(self.target, folder / "tokenizer_target.json")
         torch.save({"config": asdict(self.model.config), "model": self.model.state_dict()}, folder / "model.pt")
 
     @classmethod
-    def load(cls, folder: Path) -> Translator:
+    def load(cls, folder: str | Path) -> Translator:
         """Read what ``save`` wrote. Raises UserError where the folder holds no finished training."""
+        folder = Path(folder)
         try:
             stored = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
             model = Transformer(TransformerConfig(**stored["config"]))

@@ -14,7 +14,7 @@ import tyro
 
 from tformer.command import FULL_DISK, merge_repeated
 from tformer.errors import UserError as OptionError
-from tformer.errors import disk_is_full
+from tformer.errors import disk_is_full, refused_path
 
 from .errors import RunFailed, UserError
 from .printing import printable
@@ -27,7 +27,7 @@ Options = TypeVar("Options")
 def run_command(command: Callable[[], int]) -> int:
     """Run ``command`` and return the exit code: what it returns, or 1 failed, 2 something to mend, 130 interrupted.
 
-    Whatever is no UserError, RunFailed, KeyboardInterrupt or full disk is a bug and keeps its traceback.
+    Whatever is no UserError, RunFailed, KeyboardInterrupt, full disk or refused path is a bug and keeps its traceback.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -45,6 +45,8 @@ def run_command(command: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except Exception as error:
+        if told := refused_path(error):
+            return _say(f"error: {told}", BAD_USAGE)
         if not disk_is_full(error):
             raise
         return _say(f"failed: {FULL_DISK}", FAILED)

@@ -119,15 +119,22 @@ class WeightsAndBiases(Tracker):
         super().__init__(folder)
         place = folder.path.absolute()
         self._wandb = wandb
-        self._run = wandb.init(
-            project="vla-harness",
-            name=place.name,
-            id=hashlib.sha256(str(place).encode()).hexdigest()[:16],
-            resume="allow",
-            dir=place,
-            config=dict(folder.config),
-            settings=wandb.Settings(console="off", silent=True),
-        )
+        try:
+            self._run = wandb.init(
+                project="vla-harness",
+                name=place.name,
+                id=hashlib.sha256(str(place).encode()).hexdigest()[:16],
+                resume="allow",
+                dir=place,
+                config=dict(folder.config),
+                settings=wandb.Settings(console="off", silent=True),
+            )
+        except wandb.Error as error:  # no login, no connection
+            reason = str(error).strip().rstrip(".")
+            raise UserError(
+                f"--track wandb cannot begin ({reason}): run `wandb login`, set WANDB_API_KEY, or keep it in the results"
+                " with WANDB_MODE=offline."
+            ) from None
 
     def write(self, numbers: Mapping[str, float], step: int) -> None:
         """Log numbers."""

@@ -30,6 +30,7 @@ class VideoWriter:
         self._part = unfinished_path(self.path)
         with explain_write_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._part.touch()  # the library opens it at the first frame and not before
             # faststart puts the index first, so that a browser can begin before it has the whole file
             self._container = av.open(str(self._part), "w", format="mp4", options={"movflags": "faststart"})
         self._stream = self._container.add_stream("libx264", rate=fps)
@@ -76,7 +77,8 @@ class VideoWriter:
             self._open = False
             with suppress(OSError):  # a full disk fails here again
                 self._container.close()
-            self._part.unlink(missing_ok=True)
+            with suppress(OSError):
+                self._part.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         return self

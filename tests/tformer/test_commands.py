@@ -54,7 +54,7 @@ def test_translation_learns_and_reports(tmp_path: Path, capsys: pytest.CaptureFi
     curve = json.loads((tmp_path / "run" / "curve.json").read_text())
     assert len(curve) == 20 and {"loss", "bleu", "cer", "wer", "train_loss", "seconds"} <= curve[-1].keys()
     assert len((tmp_path / "run" / "translations.txt").read_text().splitlines()) == result["sentences"]
-    translator = Translator.load(tmp_path / "run")
+    translator = Translator.load(str(tmp_path / "run"))
     assert translator.translate(["a dog sees a cat ."], beams=2) == ["ein Hund sieht ein Katze ."]
     with pytest.raises(UserError, match="tokens is longer than the model's 256"):
         translator.translate(["dog " * 400])

@@ -74,11 +74,12 @@ class ImageModel(nn.Module):
         return self.process.sample(guide(self, context, guidance), noise, sampler, generator, watch)
 
 
-def load_image_model(path: Path, device: torch.device | str = "cpu") -> ImageModel:
+def load_image_model(path: str | Path, device: torch.device | str = "cpu") -> ImageModel:
     """Return the model of a checkpoint that `tformer.train diffusion` wrote, ready to sample.
 
     path: a checkpoint, or a training's folder for its newest. Raises UserError where it is none.
     """
+    path = Path(path)
     if path.is_dir():
         path = next(reversed(list_checkpoints(path)), path / "checkpoints")
     content = read_checkpoint(path)

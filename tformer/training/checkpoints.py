@@ -16,9 +16,9 @@ from ..errors import UserError
 FOLDER = "checkpoints"
 
 
-def list_checkpoints(out: Path) -> list[Path]:
+def list_checkpoints(out: str | Path) -> list[Path]:
     """Return the checkpoints of the training in ``out``, oldest first."""
-    return sorted((out / FOLDER).glob("step_*.pt"))
+    return sorted((Path(out) / FOLDER).glob("step_*.pt"))
 
 
 def save_checkpoint(out: Path, step: int, content: Mapping[str, Any], keep: int) -> Path:
@@ -46,7 +46,7 @@ def find_checkpoint(name: str, out: Path) -> Path:
     return checkpoints[-1]
 
 
-def read_checkpoint(path: Path, configuration: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def read_checkpoint(path: str | Path, configuration: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return a checkpoint's content, on the CPU. configuration: what it must have been trained with.
 
     Raises UserError where it cannot be read or belongs to another configuration.
@@ -71,7 +71,7 @@ def check_configuration(path: Path, stored: Mapping[str, Any], wanted: Mapping[s
         raise UserError(f"{path} is a checkpoint of another configuration ({told}); give its options or another --out.")
 
 
-def average_weights(paths: Sequence[Path]) -> dict[str, Tensor]:
+def average_weights(paths: Sequence[str | Path]) -> dict[str, Tensor]:
     """Return the mean of the checkpoints' model weights, entry by entry."""
     models = [read_checkpoint(path)["model"] for path in paths]
     return {name: torch.stack([model[name].float() for model in models]).mean(dim=0) for name in models[0]}
