@@ -132,8 +132,8 @@ class WeightsAndBiases(Tracker):
         except wandb.Error as error:  # no login, no connection
             reason = str(error).strip().rstrip(".")
             raise UserError(
-                f"--track wandb cannot begin ({reason}): run `wandb login`, set WANDB_API_KEY, or keep it in the results"
-                " with WANDB_MODE=offline."
+                f"--track wandb cannot begin ({reason}): run `wandb login`, set WANDB_API_KEY, or keep all"
+                " in the results with WANDB_MODE=offline."
             ) from None
 
     def write(self, numbers: Mapping[str, float], step: int) -> None:

@@ -63,7 +63,7 @@ def read_checkpoint(path: str | Path, configuration: Mapping[str, Any] | None = 
     return content
 
 
-def check_configuration(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def check_configuration(path: str | Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Raise UserError that names what differs, if anything does."""
     differing = sorted(key for key in stored.keys() | wanted.keys() if stored.get(key) != wanted.get(key))
     if differing:
