@@ -92,9 +92,11 @@ def _evaluate(options: Offline) -> int:
             raise UserError(f"--{name} is {getattr(options, name)}: give at least 1.")
     out = options.out or Path("runs") / f"offline-{options.policy}-{datetime.now():%Y%m%d-%H%M%S}"
     check_report_folder(out)
-    dataset = open_dataset(options.dataset, options.convention, options.image_orientation)
+    dataset = open_dataset(options.dataset, options.convention, options.image_orientation, options.shift_observations)
     count = min(options.trajectories, len(dataset.episodes))
     require_valid(dataset, episodes=count)
+    for notice in dataset.notices:
+        print(f"note       {notice}")
     if not dataset.has_instructions:
         print(f"note       {dataset.path} has no instructions: the policy is told nothing")
     keys = options.action_keys.split(",") if options.action_keys else None

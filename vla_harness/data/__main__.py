@@ -35,7 +35,7 @@ class _Reading(ReadingOptions):
     ORG/NAME/FOLDER."""
 
     def open(self) -> Dataset:
-        return open_dataset(self.dataset, self.convention, self.image_orientation)
+        return open_dataset(self.dataset, self.convention, self.image_orientation, self.shift_observations)
 
 
 @dataclass(frozen=True, kw_only=True)

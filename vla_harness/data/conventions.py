@@ -24,8 +24,10 @@ from .modality import Modality, Part, part_values
 
 STATE = {"eef_pos": 3, "eef_axis_angle": 3, "gripper_qpos": 2}
 """Parts of observation.state, with their lengths."""
-STATE_NAMES = tuple(f"{key}_{i}" for key, length in STATE.items() for i in range(length))
-ACTION_NAMES = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
+STATE_NAMES = ("x", "y", "z", "axis_angle_x", "axis_angle_y", "axis_angle_z", "gripper_left", "gripper_right")
+ACTION_NAMES = ("dx", "dy", "dz", "drx", "dry", "drz", "gripper")
+EARLIER_STATE_NAMES = tuple(f"{key}_{i}" for key, length in STATE.items() for i in range(length))
+"""What conversions called the state's entries before recording and converting had the same names."""
 ConventionName = Literal["openpi", "lerobot", "openx"]
 
 GRIPPER = Part("action", DELTA_EEF_POSE.dim - 1, DELTA_EEF_POSE.dim)
@@ -89,6 +91,16 @@ def libero_modality(cameras: Sequence[str], more_state: Mapping[str, Part] | Non
         {name: f"observation.images.{name}" for name in cameras},
         {"human.task_description": "task_index"},
     )
+
+
+def present_names(features: Mapping[str, Feature]) -> dict[str, Feature]:
+    """Return the features with the present names of state and action where they have the earlier ones."""
+    present, state = dict(features), features.get("observation.state")
+    if state is not None and state.names == list(EARLIER_STATE_NAMES):
+        for name, names in (("observation.state", STATE_NAMES), ("action", ACTION_NAMES)):
+            if name in present and len(names) == present[name].size:
+                present[name] = replace(present[name], names=list(names))
+    return present
 
 
 def in_our_terms(dataset: Dataset) -> bool:

@@ -52,8 +52,8 @@ class Dataset:
 
     version: "v2.0", "v2.1" or "v3.0" of LeRobot, or "hdf5". cameras: the visual features that have frames.
     tasks: task_index -> words. own_modality: what the dataset says of itself in GR00T's terms, if anything.
-    source, revision: name and commit on the hub, if it is from there. translation: what is turned into the harness's
-    terms as it is read (see ``conventions``), in words; "" if nothing is.
+    notices: what one must know who trains on it. source, revision: name and commit on the hub, if it is from there.
+    translation: what is turned into the harness's terms as it is read (see ``conventions``), in words; "" if nothing.
     """
 
     path: Path
@@ -70,6 +70,7 @@ class Dataset:
     source: str | None = None
     revision: str | None = None
     translation: str = ""
+    notices: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

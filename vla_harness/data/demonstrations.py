@@ -13,14 +13,13 @@ from ..protocols import Protocol
 from ..registry import load_policy
 from ..rollout.jobs import EnvironmentRecipe, Simulator
 from ..types import Observation, random_generator
+from .conventions import ACTION_NAMES, STATE, STATE_NAMES
 from .features import Feature
 from .jitter import Jitter
 
 CAMERAS = ("agentview", "wrist")
-STATE_KEYS = ("eef_pos", "eef_axis_angle", "gripper_qpos")
+STATE_KEYS = tuple(STATE)
 JOINT = "observation.state.joint"
-STATE_NAMES = ("x", "y", "z", "axis_angle_x", "axis_angle_y", "axis_angle_z", "gripper_left", "gripper_right")
-ACTION_NAMES = ("dx", "dy", "dz", "drx", "dry", "drz", "gripper")
 AIM_NAMES = ("subject_x", "subject_y", "subject_z", "goal_x", "goal_y", "goal_z")
 FRAME_IS_NEW = "observation.frame_is_new"
 PRIVILEGED = "observation.environment_state"

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -35,34 +35,51 @@ FIELDS = {"eef_pos": "ee_pos", "eef_axis_angle": "ee_ori", "gripper_qpos": "grip
 """Parts of observation.state: our name -> LIBERO's."""
 JOINT = ("observation.state.joint", "joint_states", 7)
 """Our feature, LIBERO's field, length. A file may lack it."""
+OBSERVED, BEFORE = "observations", "before the action"
+"""Attribute of the files written here, and its value: LIBERO's own hold in row i what was seen after action i."""
+UNKNOWN_ORDER = (
+    "LIBERO's own HDF5 files hold in row i what was seen after action i, OpenVLA's regenerated ones what was seen"
+    " before it, and these do not say which; rows are paired as stored, --shift-observations pairs each action with the"
+    " row before it"
+)
 IMAGE_CONVENTIONS: Mapping[str, ImageOrientation] = {"opengl": "upside_down", "opencv": "upright"}
 """robosuite's macro, which LIBERO's files keep: how their frames lie."""
 
 
-def open_demonstrations(path: Path, image_orientation: ImageOrientation | None = None) -> Dataset:
+def open_demonstrations(
+    path: Path, image_orientation: ImageOrientation | None = None, shift_observations: bool = False
+) -> Dataset:
     """Open an .hdf5 file of LIBERO's demonstrations, or every one in a folder, as a dataset with an episode for each.
 
     Its frames, which LIBERO stores upside down, are turned upright. image_orientation: how they lie, where the file
-    does not say so. Raises UserError that names file and field.
+    does not say so. shift_observations: pair each action with the row before, and drop the first.
+    Raises UserError that names file and field.
     """
     files = sorted(path.glob("*.hdf5")) if path.is_dir() else [path]
     records: list[EpisodeRecord] = []
     places: list[_Place] = []
     tasks: dict[int, str] = {}
     shapes: dict[str, tuple[int, ...]] = {}
-    has_joints = True
+    has_joints, before, shift = True, True, int(shift_observations)
     for file in files:
         with _opened(file) as data:
             words = _instruction(file, data)
             task = next((number for number, known in tasks.items() if known == words), len(tasks))
             tasks[task] = words
             frames = image_orientation or _orientation(file, data)
+            before = before and data.attrs.get(OBSERVED) == BEFORE
+            if shift and data.attrs.get(OBSERVED) == BEFORE:
+                raise UserError(
+                    f"{file} says that its rows hold what was seen before each action: leave --shift-observations out."
+                )
             for name in sorted(data, key=_number):
                 actions = _field(file, data, f"{name}/actions")
                 if not len(actions):
                     raise UserError(f"{file} ({name}) has no actions: drop that demonstration.")
-                records.append(EpisodeRecord(len(records), len(actions), (words,)))
-                places.append(_Place(file, name, task, frames))
+                if len(actions) <= shift:
+                    raise UserError(f"{file} ({name}) has one action, and shifting drops the first: drop it.")
+                records.append(EpisodeRecord(len(records), len(actions) - shift, (words,)))
+                places.append(_Place(file, name, task, frames, shift))
                 for feature, source in CAMERAS.items():
                     shape = _field(file, data, f"{name}/obs/{source}").shape
                     if shape != (len(actions), *shapes.setdefault(feature, shape[1:])) or len(shape) != 4:
@@ -86,19 +103,21 @@ def open_demonstrations(path: Path, image_orientation: ImageOrientation | None =
         {"joint": Part(JOINT[0], 0, JOINT[2])} if has_joints else None,
     )
     storage = _Storage(tuple(records), tuple(places), has_joints)
-    return Dataset(
+    dataset = Dataset(
         path, "hdf5", FPS, "panda", features, tuple(CAMERAS), tasks, tuple(records), storage, own_modality=modality
     )
+    return dataset if before or shift else replace(dataset, notices=(UNKNOWN_ORDER,))
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a demonstration lies. task: its number. frames: how its frames lie."""
+    """Where a demonstration lies. task: its number. frames: how its frames lie. shift: of actions against rows."""
 
     file: Path
     name: str
     task: int
     frames: ImageOrientation
+    shift: int
 
 
 class _Storage:
@@ -116,18 +135,19 @@ class _Storage:
         place = self._places[episode]
         file, name = place.file, place.name
         length = self._records[episode].length
+        stored = length + place.shift
         with _opened(file) as data:
             parts = {
-                source: _rows(file, data, f"{name}/obs/{source}", length, STATE[key]) for key, source in FIELDS.items()
+                source: _rows(file, data, f"{name}/obs/{source}", stored, STATE[key]) for key, source in FIELDS.items()
             }
-            joint = {JOINT[0]: _rows(file, data, f"{name}/obs/{JOINT[1]}", length, JOINT[2])} if self._joints else {}
-            actions = _rows(file, data, f"{name}/actions", length, 7)
+            joint = {JOINT[0]: _rows(file, data, f"{name}/obs/{JOINT[1]}", stored, JOINT[2])} if self._joints else {}
+            actions = _rows(file, data, f"{name}/actions", stored, 7)
         rows = np.arange(length)
         first = sum(record.length for record in self._records[:episode])
         return {
-            "observation.state": np.concatenate(list(parts.values()), axis=1).astype(np.float32),
-            **{key: values.astype(np.float32) for key, values in joint.items()},
-            "action": actions.astype(np.float32),
+            "observation.state": np.concatenate(list(parts.values()), axis=1)[:length].astype(np.float32),
+            **{key: values[:length].astype(np.float32) for key, values in joint.items()},
+            "action": actions[place.shift :].astype(np.float32),
             "timestamp": (rows / FPS).astype(np.float32),
             "frame_index": rows,
             "episode_index": np.full(length, episode),
@@ -231,6 +251,7 @@ def write_demonstrations(dataset: Dataset, folder: Path, progress: Callable[[int
             data.attrs["problem_info"] = json.dumps({"language_instruction": words})
             data.attrs["macros_image_convention"] = "opengl"
             data.attrs["env_args"] = json.dumps(_env_args(dataset, sources[1]))
+            data.attrs[OBSERVED] = BEFORE
             data.attrs["num_demos"] = len(chosen)
             data.attrs["total"] = sum(dataset.episodes[position].length for position in chosen)
             for number, position in enumerate(chosen):

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import UserError
 from ..hub import fetch_snapshot
 from ..types import ImageOrientation
-from .conventions import ConventionName, translate, with_state_parts
+from .conventions import ConventionName, present_names, translate, with_state_parts
 from .dataset import Dataset, LeRobotStorage
 from .files import read_json
 from .lerobot import EpisodeFiles, read_layout
@@ -31,16 +31,23 @@ class ReadingOptions:
     are left as they are."""
     image_orientation: ImageOrientation | None = None
     """How the stored frames lie, where neither the convention nor the HDF5 file says so or both are wrong."""
+    shift_observations: bool = False
+    """Pair each action of an HDF5 file with the row before: LIBERO's own files hold in row i what was seen after action
+    i, OpenVLA's regenerated ones what was seen before it. The first action, of which nothing was seen, is left out."""
 
 
 def open_dataset(
-    name: str | Path, convention: ConventionName | None = None, image_orientation: ImageOrientation | None = None
+    name: str | Path,
+    convention: ConventionName | None = None,
+    image_orientation: ImageOrientation | None = None,
+    shift_observations: bool = False,
 ) -> Dataset:
     """Open a LeRobot dataset (v2.0, v2.1, v3.0), or LIBERO's demonstrations: an .hdf5 file or a folder of them.
 
     name: a folder or file, else a dataset of the hub, "ORG/NAME" or "ORG/NAME/FOLDER", which is fetched when new.
     convention: what a LeRobot dataset follows that has not the harness's names; see ``conventions``.
     image_orientation: how the stored frames lie; frames are read upright.
+    shift_observations: pair each action of HDF5 files with the row before.
     Reads the metadata only. Raises UserError, in one sentence that names file and field, where they are damaged.
     """
     root, revision = _find(str(name))
@@ -50,7 +57,11 @@ def open_dataset(
 
         if convention is not None:
             raise UserError(f"{name} holds LIBERO's HDF5 files, which have one convention: leave --convention out.")
-        return replace(open_demonstrations(root, image_orientation), source=source, revision=revision)
+        return replace(
+            open_demonstrations(root, image_orientation, shift_observations), source=source, revision=revision
+        )
+    if shift_observations:
+        raise UserError(f"{name} is no HDF5 file, whose rows alone may be shifted: leave --shift-observations out.")
     if not (root / "meta" / "info.json").exists():
         raise UserError(
             f"{name} is no dataset: name a folder with meta/info.json (LeRobot), .hdf5 demonstrations of LIBERO, or one"
@@ -64,6 +75,7 @@ def open_dataset(
 
 def _open_lerobot(root: Path) -> Dataset:
     layout = read_layout(root)
+    layout = replace(layout, features=present_names(layout.features))
     read_statistics(root, layout.features)  # refuses what no command may use
     modality = root / "meta" / "modality.json"
     own = read_modality(read_json(modality), modality, layout.features) if modality.exists() else None

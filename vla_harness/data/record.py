@@ -31,7 +31,7 @@ from ..protocols import PROTOCOLS
 from ..results.files import check_new_folder, explain_write_errors, new_folder, write_text
 from ..results.wording import plural
 from .convert import Version, convert_dataset
-from .demonstrations import Demonstration, DemonstrationJob, demonstrate, features
+from .demonstrations import CAMERAS, Demonstration, DemonstrationJob, demonstrate, features
 from .files import read_json
 from .opening import open_dataset
 from .writer import DatasetWriter
@@ -39,6 +39,8 @@ from .writer import DatasetWriter
 FPS = 20
 RECORDING = "meta/recording.json"
 """What was recorded, beside the data; it also marks a folder that a recording may go on in."""
+V3_BYTES = 7e4
+"""Of v3.0's table of episodes, which has a column for each statistic."""
 SPARE_BYTES = 1e9
 """Disk that is left to others."""
 
@@ -58,8 +60,8 @@ class Record:
     """Folder of the dataset."""
     episodes: int = 50
     """Demonstrations of each task."""
-    tasks: tuple[int, ...] | None = None
-    """Numbers of the tasks; default: all of the suite."""
+    tasks: Annotated[tuple[str, ...] | None, arg(metavar="N,N", help_behavior_hint="(default: all)")] = None
+    """Numbers of the tasks, with commas or spaces between."""
     format: Version = "v3.0"
     """Format of the dataset: LeRobot's, or LIBERO's own."""
     assets: Annotated[str, arg(metavar="auto|hub|primitive|PATH")] = "auto"
@@ -130,7 +132,7 @@ def _jobs(options: Record) -> list[DemonstrationJob]:
     from vla_harness.envs.libero.benchmark import suite_tasks
 
     known = len(suite_tasks(options.suite))
-    tasks = range(known) if options.tasks is None else options.tasks
+    tasks = range(known) if options.tasks is None else _numbers(options.tasks)
     for task in tasks:
         if not 0 <= task < known:
             raise UserError(f"--tasks has {task}: LIBERO's suite {options.suite} has tasks 0 to {known - 1}.")
@@ -156,10 +158,18 @@ def _jobs(options: Record) -> list[DemonstrationJob]:
     ]
 
 
+def _numbers(tasks: Sequence[str]) -> list[int]:
+    words = [word for one in tasks for word in str(one).split(",")]
+    try:
+        return list(dict.fromkeys(int(word) for word in words))
+    except ValueError:
+        raise UserError(f"--tasks is {' '.join(tasks)!r}: give numbers with commas between, such as 0,3.") from None
+
+
 def _identity(options: Record) -> dict[str, Any]:
     """Return what the recorded rows depend on."""
     names = ("suite", "episodes", "image_size", "frame_every", "jitter", "noise", "seed", "assets")
-    tasks = None if options.tasks is None else list(options.tasks)
+    tasks = None if options.tasks is None else _numbers(options.tasks)
     return {name: getattr(options, name) for name in names} | {"tasks": tasks}
 
 
@@ -213,15 +223,22 @@ def _write(demonstration: Demonstration, writer: DatasetWriter) -> None:
 
 def _estimate(writer: DatasetWriter, left: int, seconds: float, options: Record) -> None:
     """Say from the first demonstration what all will take; raise UserError if the disk has no room for them."""
-    size = _size(writer.path) / writer.episodes * left
+    recorded = _size(writer.path) / writer.episodes * left
+    rows = sum(writer.lengths) / writer.episodes * left
+    # HDF5 holds frames as they are, and numbers as float64: state, pose twice, action.
+    size = {
+        "v2.1": recorded,
+        "v3.0": recorded + V3_BYTES,
+        "hdf5": rows * (len(CAMERAS) * 3 * options.image_size**2 + 8 * 21),
+    }[options.format]
     free = shutil.disk_usage(writer.path).free
     # The first has built an environment and compiled, so the time is an upper bound.
     duration = timedelta(seconds=round(seconds * -(-left // options.workers)))
     tqdm.write(f"estimate: {_megabytes(size)} and at most {duration} for {plural(left, 'demonstration')}", sys.stderr)
-    copies = 1 if options.format == "v2.1" else 2
-    if copies * size + SPARE_BYTES > free:
+    needed = size if options.format == "v2.1" else recorded + size
+    if needed + SPARE_BYTES > free:
         raise UserError(
-            f"{plural(left, 'demonstration')} need about {_megabytes(copies * size)}, and {_megabytes(free)} are free"
+            f"{plural(left, 'demonstration')} need about {_megabytes(needed)}, and {_megabytes(free)} are free"
             f" at {writer.path}: give another --out or fewer --episodes."
         )
 
@@ -231,4 +248,4 @@ def _size(folder: Path) -> int:
 
 
 def _megabytes(size: float) -> str:
-    return f"{size / 1e6:.0f} MB"
+    return f"{size / 1e6:.3g} MB"

@@ -67,6 +67,7 @@ def _lines(dataset: Dataset) -> Iterator[str]:
     for group, parts in groups:
         told = ", ".join(f"{key} {part.end - part.start}" for key, part in parts.items())
         yield f"{group:<10} {told or 'none'} ({source})"
+    yield from (f"note       {notice}" for notice in dataset.notices)
     yield ""
     yield from _table(dataset)
 

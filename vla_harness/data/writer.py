@@ -24,6 +24,7 @@ from PIL import Image
 from ..errors import UserError
 from ..results.files import UNFINISHED, explain_write_errors, new_file, new_folder, remove_unfinished, write_text
 from ..video import VideoWriter
+from .conventions import present_names
 from .dataset import Episode, LeRobotStorage
 from .episode_statistics import ImageStatistics, image_statistics, numeric_statistics
 from .features import BOOKKEEPING, Feature, arrow_column, feature_entry, huggingface_metadata, parse_features
@@ -215,7 +216,7 @@ class DatasetWriter:
 
     def _check_same(self, info: Mapping[str, Any]) -> None:
         where = self.path / "meta" / "info.json"
-        stored = parse_features(info.get("features"), str(where))
+        stored = present_names(parse_features(info.get("features"), str(where)))
         wanted = parse_features({n: feature_entry(f) for n, f in self.features.items()}, "the wanted features")
         same = {
             "codebase_version": (info.get("codebase_version"), "v2.1"),

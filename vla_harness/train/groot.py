@@ -119,7 +119,7 @@ def finetune(options: GrootOptions) -> Path:
     """Train as ``options`` say, and write and return the export: a checkpoint in the original layout."""
     _check(options)
     options = replace(options, warmup_steps=round(options.warmup_ratio * options.epochs * options.steps_per_epoch))
-    opened = open_dataset(options.dataset, options.convention, options.image_orientation)
+    opened = open_dataset(options.dataset, options.convention, options.image_orientation, options.shift_observations)
     require_valid(opened, needs_instructions=True)
     _keep_frames(opened.storage, int(options.frame_cache_gib * GIB))
     dataset = dataset_for(opened, data_config(options.data_config))
@@ -130,6 +130,8 @@ def finetune(options: GrootOptions) -> Path:
     if leads():
         for name, told in _description(options, parts, dataset, learning, task.tokens):
             print(f"{name:<10} {told}", flush=True)
+        for notice in dataset.notices:
+            print(f"note       {notice}", flush=True)
     try:
         train(task, options)
     finally:

@@ -97,7 +97,7 @@ def finetune(options: OpenVLAOptions) -> Path:
     if options.four_bit and options.precision == "fp32":
         raise UserError("--four-bit computes in bf16: leave out --precision fp32.")
     options = replace(options, min_learning_rate=options.learning_rate)
-    dataset = open_dataset(options.dataset, options.convention, options.image_orientation)
+    dataset = open_dataset(options.dataset, options.convention, options.image_orientation, options.shift_observations)
     require_valid(dataset, needs_instructions=True)
     statistics = {options.unnorm_key or Path(dataset.name).stem: action_statistics(dataset)}
     check_gripper(dataset)
@@ -121,6 +121,8 @@ def finetune(options: OpenVLAOptions) -> Path:
             layers[f"vision {vit.width}"] = (vit.depth, rows * vit.patches, vit.width)
         share = memory.estimate(model, layers, options.precision == "fp32")
         print(f"dataset    {dataset.path}: {len(dataset.episodes)} episodes, {dataset.frames:,} frames")
+        for notice in dataset.notices:
+            print(f"note       {notice}")
         print(f"learning   {learning:,} weights, low-rank changes of rank {options.lora_rank}")
         print(f"steps      {steps:,} of {options.batch_size} examples")
         print(f"memory     {memory.describe(share, memory.available(parts.device))}", flush=True)

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from tformer.errors import TrainingFailed
 from tformer.errors import UserError as TrainingUserError
-from tformer.training import TrainOptions
+from tformer.training import TrainOptions, list_checkpoints
 
 from ..command import DONE, parse_options, run_command
 from ..errors import RunFailed, UserError
@@ -43,5 +43,5 @@ def run_training(
 
 def _check_export(out: Path, resume: str | None) -> None:
     """Raise UserError where the export would be written over something that this training did not make."""
-    if not resume and os.path.lexists(out / EXPORT):
+    if not resume and not list_checkpoints(out) and os.path.lexists(out / EXPORT):  # the trainer looks at checkpoints
         raise UserError(f"{out / EXPORT} exists already: add --resume latest, or choose another --out.")

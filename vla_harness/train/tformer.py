@@ -50,6 +50,9 @@ class TformerOptions(TrainOptions):
     (physical-intelligence/libero), lerobot (lerobot/libero), openx (IPEC-COMMUNITY's), or own, the harness's."""
     image_orientation: ImageOrientation | None = None
     """How the stored frames lie, where neither the convention nor the HDF5 file says so or both are wrong."""
+    shift_observations: bool = False
+    """Pair each action of an HDF5 file with the row before: LIBERO's own files hold in row i what was seen after action
+    i, OpenVLA's regenerated ones what was seen before it. The first action, of which nothing was seen, is left out."""
     start: Annotated[str | None, arg(metavar="DIR|ORG/NAME")] = None
     """Checkpoint whose weights and normalisation it starts from, such as a policy to fine-tune; weights that do not
     fit, such as another head's, start at random."""
@@ -191,8 +194,11 @@ def _open(options: TformerOptions) -> list[Dataset]:
     datasets = []
     for number, path in enumerate(options.dataset):
         name = names[number % len(names)]
-        datasets.append(open_dataset(path, None if name == "own" else name, options.image_orientation))
+        convention = None if name == "own" else name
+        datasets.append(open_dataset(path, convention, options.image_orientation, options.shift_observations))
         if leads():
+            for notice in datasets[-1].notices:
+                print(f"note       {notice}")
             taken = datasets[-1].translation or "frames upright, gripper -1 open and 1 closed"
             print(f"dataset    {datasets[-1].name}: {len(datasets[-1].episodes)} episodes, {taken}")
     return datasets

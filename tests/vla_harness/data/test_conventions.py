@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import h5py
@@ -12,7 +13,16 @@ from tests.vla_harness.data import public
 from vla_harness.data import open_dataset
 from vla_harness.data.__main__ import main
 from vla_harness.data.check import check_dataset
-from vla_harness.data.conventions import ConventionName, check_gripper, fitting
+from vla_harness.data.conventions import (
+    ACTION_NAMES,
+    EARLIER_STATE_NAMES,
+    STATE,
+    STATE_NAMES,
+    ConventionName,
+    check_gripper,
+    fitting,
+    translate,
+)
 from vla_harness.errors import UserError
 
 VERSIONS: dict[ConventionName, str] = {"openpi": "v2.1", "lerobot": "v3.0", "openx": "v2.1"}
@@ -108,3 +118,19 @@ def test_hdf5_files_say_how_their_frames_lie_or_have_to_be_told(
     np.testing.assert_array_equal(frames, public.frames(0)[3, 0][::-1])
     with pytest.raises(UserError, match="have one convention: leave --convention out"):
         open_dataset(path, "openpi")
+
+
+def test_the_earlier_names_of_state_and_action_are_read_as_the_present_ones(tmp_path: Path) -> None:
+    path = public.write(tmp_path / "earlier", "own")
+    info = json.loads((path / "meta/info.json").read_text())
+    info["features"]["observation.state"]["names"] = list(EARLIER_STATE_NAMES)
+    info["features"]["action"]["names"] = ["x", "y", "z", "roll", "pitch", "yaw", "gripper"]
+    (path / "meta/info.json").write_text(json.dumps(info))
+    dataset = open_dataset(path)
+    assert dataset.features["observation.state"].names == list(STATE_NAMES)
+    assert dataset.features["action"].names == list(ACTION_NAMES)
+    assert {key: part.end - part.start for key, part in dataset.modality.state.items()} == {"state": 8} | STATE
+    others = translate(open_dataset(public.write(tmp_path / "openpi", "openpi")), "openpi")
+    assert [others.features[name].names for name in ("observation.state", "action")] == [
+        dataset.features[name].names for name in ("observation.state", "action")
+    ]

@@ -13,6 +13,7 @@ from vla_harness.data import Dataset, DatasetWriter, Feature, ModalityReader, co
 from vla_harness.data.__main__ import main
 from vla_harness.data.check import check_dataset
 from vla_harness.errors import UserError
+from vla_harness.eval import offline
 
 LENGTHS = {"put_the_bowl_on_the_plate": (7, 5), "open_the_drawer": (6,)}
 
@@ -64,6 +65,33 @@ def test_a_folder_of_files_is_one_dataset(demonstrations: Path) -> None:
     assert window["state.gripper_qpos"].tolist() == [[1002, 1003]] and not window["action.action"][1].any()
     assert dataset.statistics["action"]["max"][6] == pytest.approx(1.34)
     assert list(check_dataset(dataset)) == []
+
+
+def test_actions_are_paired_with_the_rows_before_them_where_that_is_asked_for(
+    demonstrations: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored, shifted = open_dataset(demonstrations), open_dataset(demonstrations, shift_observations=True)
+    assert [record.length for record in shifted.episodes] == [5, 6, 4] and not shifted.notices
+    for position in range(3):
+        here, there = shifted.episode(position), stored.episode(position)
+        for name, rows in (
+            ("action", slice(1, None)),
+            ("observation.state", slice(0, -1)),
+            ("timestamp", slice(0, -1)),
+        ):
+            np.testing.assert_array_equal(here.column(name), there.column(name)[rows])
+        camera = "observation.images.wrist"
+        np.testing.assert_array_equal(here.images(camera, range(len(here))), there.images(camera, range(len(here))))
+    assert list(check_dataset(shifted)) == []
+    # Who trains or evaluates on rows as they are stored is told so; what is written here says how it is.
+    out = str(tmp_path / "offline")
+    assert offline.main(["--policy", "noop", "--dataset", str(demonstrations), "--out", out]) == 0
+    assert "note       LIBERO's own HDF5 files hold in row i what was seen after" in capsys.readouterr().out
+    again = convert_dataset(record(tmp_path / "lerobot"), tmp_path / "hdf5", "hdf5")
+    assert not again.notices
+    for path, sentence in ((again.path, "leave --shift-observations out"), (tmp_path / "lerobot", "is no HDF5 file")):
+        with pytest.raises(UserError, match=sentence):
+            open_dataset(path, shift_observations=True)
 
 
 @pytest.mark.parametrize("version", ["v2.1", "v3.0"])

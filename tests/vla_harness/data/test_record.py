@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +14,14 @@ import pytest
 
 from vla_harness.data import open_dataset, record
 from vla_harness.data.check import check_dataset
+from vla_harness.data.conventions import STATE, STATE_NAMES
 from vla_harness.data.demonstrations import FRAME_IS_NEW, JOINT, PRIVILEGED, _attempt, _simulator, features
 from vla_harness.data.jitter import Jitter
 from vla_harness.errors import UserError
 
 CAMERA = "observation.images.agentview"
 OPTIONS = record.Record(
-    suite="goal", tasks=(1,), episodes=2, assets="primitive", image_size=32, frame_every=10, workers=1,
+    suite="goal", tasks=("1",), episodes=2, assets="primitive", image_size=32, frame_every=10, workers=1,
     out=Path("unused"), format="v2.1",
 )  # fmt: skip
 
@@ -37,6 +39,8 @@ def test_records_what_the_expert_did(whole: Path) -> None:
     assert [len(dataset.episodes), dataset.version, dataset.fps] == [2, "v2.1", 20]
     assert list(check_dataset(dataset)) == []
     assert set(features(32)) <= set(dataset.features)
+    assert {key: part.end - part.start for key, part in dataset.modality.state.items()}.items() >= STATE.items()
+    assert dataset.features["observation.state"].names == list(STATE_NAMES)
     first, second = dataset.episode(0), dataset.episode(1)
     assert first.instruction(0) == "put the bowl on the stove"
     # Other placements, and an end where the bowl is where it should be.
@@ -90,10 +94,12 @@ def test_a_recording_that_was_cut_short_goes_on_to_the_same_dataset(
             np.testing.assert_array_equal(ours, theirs)
 
 
-def test_liberos_format_holds_the_same_rows(tmp_path: Path) -> None:
+def test_liberos_format_holds_the_same_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     few = replace(OPTIONS, episodes=1, frame_every=50)
     for version in ("v3.0", "hdf5"):
         assert record.record(replace(few, format=version, out=tmp_path / version)) == 0  # type: ignore[arg-type]
+        estimate = re.search(r"estimate: (\S+) MB", capsys.readouterr().err)
+        assert estimate and 0.5 < float(estimate[1]) / (record._size(tmp_path / version) / 1e6) < 2
     (file,) = (tmp_path / "hdf5").iterdir()
     assert file.name == "put_the_bowl_on_the_stove_demo.hdf5"
     ours, theirs = open_dataset(tmp_path / "hdf5"), open_dataset(tmp_path / "v3.0")
@@ -115,10 +121,12 @@ def test_liberos_format_holds_the_same_rows(tmp_path: Path) -> None:
 
 
 def test_refuses_what_cannot_be_recorded(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert record._numbers(("0,1", "7", "1")) == record._numbers(("0", "1", "7")) == [0, 1, 7]
     for change, told in (
+        ({"tasks": ("0;1",)}, "--tasks is '0;1': give numbers with commas between, such as 0,3"),
         ({"episodes": 0}, "--episodes is 0: give 1 or more"),
         ({"image_size": 33}, "--image-size is 33: give an even number"),
-        ({"tasks": (10,)}, "--tasks has 10: LIBERO's suite goal has tasks 0 to 9"),
+        ({"tasks": ("10",)}, "--tasks has 10: LIBERO's suite goal has tasks 0 to 9"),
         ({"out": whole}, "exists already: choose a new folder"),
     ):
         with pytest.raises(UserError, match=told):

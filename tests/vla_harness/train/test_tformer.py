@@ -20,7 +20,7 @@ from vla_harness.train.__main__ import main as train_command
 from vla_harness.train.tformer import TformerOptions, main, train_policy
 
 RECORDING = record.Record(
-    suite="goal", tasks=(1,), episodes=4, assets="primitive", image_size=64, frame_every=4, workers=2,
+    suite="goal", tasks=("1",), episodes=4, assets="primitive", image_size=64, frame_every=4, workers=2,
     out=Path("unused"), format="v3.0",
 )  # fmt: skip
 
