@@ -22,7 +22,7 @@ from ..command import DONE, FAILED, parse_options, run_command
 from ..errors import UserError
 from ..results.wording import plural
 from .check import check_dataset
-from .convert import Version, convert_dataset
+from .convert import Version, convert_dataset, left_out
 from .dataset import Dataset
 from .opening import ReadingOptions, open_dataset
 from .summary import plot_episode, summarize
@@ -119,11 +119,8 @@ def _plot(arguments: Sequence[str]) -> int:
 def _convert(arguments: Sequence[str]) -> int:
     options = parse_options(Convert, arguments, "python -m vla_harness.data convert")
     dataset = options.open()
-    if options.version == "hdf5":
-        from .libero_hdf5 import left_out
-
-        if names := left_out(dataset):
-            print(f"left out, as LIBERO's files have no place for it: {', '.join(names)}")
+    for line in left_out(dataset, options.version):
+        print(line)
     with tqdm(total=len(dataset.episodes), unit="episode", disable=None) as bar:
         written = convert_dataset(dataset, options.out, options.version, lambda done: bar.update(done - bar.n))
     print(f"{written.path}: {plural(len(written.episodes), 'episode')}, {written.kind}")

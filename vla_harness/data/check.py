@@ -72,6 +72,7 @@ def _check_metadata(dataset: Dataset) -> Iterator[str]:
     for name, count in counts.items():
         if info.get(name) != count:
             yield f"{where} says {info.get(name)} of {name}, and the dataset has {count}."
+    yield from (f"{where} lists {feature}: it is left out." for feature in dataset.left_out)
     for name, feature in dataset.features.items():
         if "/" in name:
             yield f"{where} has a slash in the feature name {name!r}, which lerobot refuses."
@@ -173,8 +174,8 @@ def _check_camera(dataset: Dataset, episode: Episode, camera: str, label: str) -
     storage = dataset.storage
     if not isinstance(storage, LeRobotStorage) or dataset.features[camera].dtype == "image":
         for first in range(0, episode.length, ROWS_AT_ONCE):
-            frames = storage.images(episode.position, camera, range(first, min(first + ROWS_AT_ONCE, episode.length)))
-        size = frames.shape[1:3]
+            frames = episode.raw_images(camera, range(first, min(first + ROWS_AT_ONCE, episode.length)))
+        size = frames[-1].shape[:2]
     else:
         storage.check_frames(episode.position, camera)
         part = storage.layout.files[episode.position].videos[camera]

@@ -203,6 +203,15 @@ class TranslatedStorage:
         """See Storage."""
         return self._turn_images(self.source.images(episode, self._renamed.get(camera, camera), rows))
 
+    def raw_images(self, episode: int, camera: str, rows: Sequence[int]) -> list[np.ndarray]:
+        """See Storage."""
+        images = self.source.raw_images(episode, self._renamed.get(camera, camera), rows)
+        return [self._turn_images(image.reshape(*image.shape[:2], -1)[None])[0] for image in images]
+
+    def has_colors(self, episode: int, camera: str) -> bool:
+        """See Storage."""
+        return self.source.has_colors(episode, self._renamed.get(camera, camera))
+
     def check_frames(self, episode: int, camera: str) -> None:
         """See Storage."""
         self.source.check_frames(episode, self._renamed.get(camera, camera))

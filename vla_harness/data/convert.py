@@ -56,6 +56,24 @@ def convert_dataset(
     return open_dataset(out)
 
 
+def left_out(dataset: Dataset, version: Version) -> tuple[str, ...]:
+    """Return a line for each reason why a conversion leaves features of ``dataset`` out."""
+    lines = [f"left out: {feature}" for feature in dataset.left_out]
+    if version == "hdf5":
+        from .libero_hdf5 import left_out as without_place  # h5py is needed for these files alone
+
+        if names := without_place(dataset):
+            lines.append(f"left out, as LIBERO's files have no place for it: {', '.join(names)}")
+    elif not isinstance(dataset.storage, LeRobotStorage) and (names := colorless(dataset)):
+        lines.append(f"left out, as depth cannot become a video: {', '.join(names)}")
+    return tuple(lines)
+
+
+def colorless(dataset: Dataset) -> tuple[str, ...]:
+    """Return the cameras whose frames are depth or the like."""
+    return tuple(name for name in dataset.cameras if not dataset.episode(0).has_colors(name))
+
+
 def _write_v2(dataset: Dataset, path: Path, progress: Callable[[int], object]) -> None:
     if dataset.fps != int(dataset.fps):
         raise UserError(f"{dataset.path} has {dataset.fps:g} frames a second, and v2.1 takes whole numbers.")
@@ -63,14 +81,16 @@ def _write_v2(dataset: Dataset, path: Path, progress: Callable[[int], object]) -
     own = {n: f for n, f in own.items() if not f.is_visual or n in dataset.cameras}
     copies = isinstance(dataset.storage, LeRobotStorage)
     if not copies:
-        own = {n: Feature("video", f.shape) if f.is_visual else f for n, f in own.items()}
+        own = {n: Feature("video", (*f.shape[:2], 3)) if f.is_visual else f for n, f in own.items()}
+        own = {n: f for n, f in own.items() if n not in colorless(dataset)}
     with DatasetWriter(path, int(dataset.fps), own, dataset.robot_type, dataset.modality, dataset.tasks) as writer:
         for position in range(len(dataset.episodes)):
             episode = dataset.episode(position)
             if copies:
                 writer.copy_episode(episode)
             else:
-                images = {name: episode.images(name, range(episode.length)) for name in dataset.cameras}
+                cameras = [name for name, feature in own.items() if feature.is_visual]
+                images = {name: episode.images(name, range(episode.length)) for name in cameras}
                 with writer.episode(episode.instruction(0)) as target:
                     for row in range(episode.length):
                         values = {n: images[n][row] if f.is_visual else episode.column(n)[row] for n, f in own.items()}

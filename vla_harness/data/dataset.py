@@ -17,7 +17,7 @@ from ..errors import UserError
 from .episode_statistics import read_image_statistics
 from .features import Feature, column_values
 from .files import read_table
-from .image_cells import decode_image, open_image
+from .image_cells import COLORS, color_image, open_image, raw_image
 from .lerobot import EpisodeFiles, EpisodeRecord, Layout
 from .modality import Modality, default_modality
 from .statistics import Statistics, compute_statistics, read_statistics
@@ -41,6 +41,14 @@ class Storage(Protocol):
         """Return (n, height, width, 3) uint8."""
         ...
 
+    def raw_images(self, episode: int, camera: str, rows: Sequence[int]) -> list[np.ndarray]:
+        """Return the images as they are stored, (height, width[, channels]) of any dtype; videos decoded."""
+        ...
+
+    def has_colors(self, episode: int, camera: str) -> bool:
+        """Return whether the first frame is of colors, and no depth."""
+        ...
+
     def check_frames(self, episode: int, camera: str) -> None:
         """Raise UserError unless each row has a frame of its own, as far as that shows without decoding."""
         ...
@@ -52,8 +60,9 @@ class Dataset:
 
     version: "v2.0", "v2.1" or "v3.0" of LeRobot, or "hdf5". cameras: the visual features that have frames.
     tasks: task_index -> words. own_modality: what the dataset says of itself in GR00T's terms, if anything.
-    notices: what one must know who trains on it. source, revision: name and commit on the hub, if it is from there.
-    translation: what is turned into the harness's terms as it is read (see ``conventions``), in words; "" if nothing.
+    left_out: features that cannot be read, in words. notices: what one must know who trains on it. source, revision:
+    name and commit on the hub, if it is from there. translation: what is turned into the harness's terms as it is read
+    (see ``conventions``), in words; "" if nothing is.
     """
 
     path: Path
@@ -71,6 +80,7 @@ class Dataset:
     revision: str | None = None
     translation: str = ""
     notices: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -178,6 +188,14 @@ class Episode:
         _ = self.columns  # reading checks them, the timestamps above all
         return self.dataset.storage.images(self.position, camera, rows)
 
+    def raw_images(self, camera: str, rows: Sequence[int]) -> list[np.ndarray]:
+        """Return the frames of ``rows`` as they are stored: depth and alpha are kept."""
+        return self.dataset.storage.raw_images(self.position, camera, rows)
+
+    def has_colors(self, camera: str) -> bool:
+        """Return whether the first frame is of colors, and no depth."""
+        return self.dataset.storage.has_colors(self.position, camera)
+
     def instruction(self, row: int) -> str:
         """Return the task of ``row`` in words; "" where none is stored."""
         columns = self.columns
@@ -221,13 +239,21 @@ class LeRobotStorage:
         if self.layout.features[camera].dtype == "image":
             shape = self.layout.features[camera].shape
             cells = zip(self.cells(episode, camera, rows), rows, strict=True)
-            return np.stack([decode_image(cell, shape, self._where(episode, row, camera)) for cell, row in cells])
+            return np.stack([color_image(cell, shape, self._where(episode, row, camera)) for cell, row in cells])
         video = self.video(place.videos[camera].path)
         stamps = self.columns(episode).get("timestamp")
         times = (np.arange(self.layout.episodes[episode].length) / self.layout.fps) if stamps is None else stamps
         frames = self._frames(episode, camera, np.asarray(times, np.float64)[list(rows)], rows)
         whole = self._whole(video)
         return video.read(frames) if whole is None else whole[frames]
+
+    def raw_images(self, episode: int, camera: str, rows: Sequence[int]) -> list[np.ndarray]:
+        """See Storage."""
+        feature = self.layout.features[camera]
+        if feature.dtype != "image":
+            return list(self.images(episode, camera, rows))
+        cells = zip(self.cells(episode, camera, rows), rows, strict=True)
+        return [raw_image(cell, feature.shape, self._where(episode, row, camera)) for cell, row in cells]
 
     def cells(self, episode: int, camera: str, rows: Sequence[int]) -> list[Any]:
         """Return what the table holds of the "image" feature ``camera`` in ``rows``: {"bytes": …, "path": …} each."""
@@ -237,6 +263,14 @@ class LeRobotStorage:
         if camera not in table.column_names:
             raise UserError(f"{place.data} has no column {camera}, which meta/info.json lists: copy the file again.")
         return table.column(camera).take(pa.array([place.first_row + row for row in rows], pa.int64())).to_pylist()
+
+    def has_colors(self, episode: int, camera: str) -> bool:
+        """See Storage."""
+        feature = self.layout.features[camera]
+        if feature.dtype != "image":
+            return True
+        where = self._where(episode, 0, camera)
+        return open_image(self.cells(episode, camera, [0])[0], feature.shape, where).mode in COLORS
 
     def check_frames(self, episode: int, camera: str) -> None:
         """See Storage: reads the headers of images, and the index of a video, which is kept."""

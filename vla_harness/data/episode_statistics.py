@@ -97,9 +97,26 @@ def image_statistics(episode: Episode, camera: str) -> dict[str, Any]:
         return dict(stored)
     found = ImageStatistics()
     rows = np.unique(np.linspace(0, episode.length - 1, SAMPLED_FRAMES).round().astype(int)).tolist()
-    for image in episode.images(camera, rows):
+    images = [_three_channels(image) for image in episode.raw_images(camera, rows)]
+    if any(image.dtype != np.uint8 for image in images):
+        return _number_statistics(np.stack(images)) | dict(stored)
+    for image in images:
         found.add(image)
     return found.result() | dict(stored)
+
+
+def _three_channels(image: np.ndarray) -> np.ndarray:
+    """Return (H, W, 3) of (H, W[, C]): what lerobot stores statistics of, gray repeated and alpha left out."""
+    channels = image.reshape(*image.shape[:2], -1)
+    return channels[..., :3] if channels.shape[2] >= 3 else np.repeat(channels[..., :1], 3, axis=2)
+
+
+def _number_statistics(images: np.ndarray) -> dict[str, Any]:
+    """Return lerobot's entry of (n, H, W, 3) numbers that are no 8-bit colors; it divides them by 255 all the same."""
+    pixels = images.reshape(-1, 3).astype(np.float64) / 255
+    found = {name: getattr(pixels, name)(axis=0) for name in BASIC}
+    found |= dict(zip(QUANTILES, np.quantile(pixels, list(QUANTILES.values()), axis=0), strict=True))
+    return {name: value.reshape(3, 1, 1).tolist() for name, value in found.items()} | {"count": [len(images)]}
 
 
 def merged_image_statistics(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -60,6 +60,18 @@ BOOKKEEPING: dict[str, Feature] = {
 """The columns that every LeRobot dataset has beside its own; the writer fills them in."""
 
 
+def readable_features(entries: Any) -> tuple[Any, tuple[str, ...]]:
+    """Return info.json's "features" without those of a dtype that is not known here, and these in words."""
+    if not isinstance(entries, Mapping):
+        return entries, ()
+    dtypes = {name: entry.get("dtype") for name, entry in entries.items() if isinstance(entry, Mapping)}
+    unknown = {n: dtype for n, dtype in dtypes.items() if isinstance(dtype, str) and not _is_known(dtype)}
+    known = {name: entry for name, entry in entries.items() if name not in unknown}
+    if not known:
+        return entries, ()
+    return known, tuple(f"{name} of the unknown dtype {dtype!r}" for name, dtype in unknown.items())
+
+
 def parse_features(entries: Any, where: str) -> dict[str, Feature]:
     """Return the features that ``entries``, info.json's "features", describes. Raises UserError."""
     if not isinstance(entries, Mapping) or not entries:
@@ -73,7 +85,7 @@ def parse_features(entries: Any, where: str) -> dict[str, Feature]:
         if not isinstance(shape, Sequence) or not all(isinstance(n, int) and n >= 0 for n in shape):
             raise UserError(f"{where} says {shape!r} of {label}.shape: it must be a list of whole numbers.")
         dtype = entry.get("dtype")
-        if dtype not in (*VISUAL, "string", "language") and not _is_numpy(dtype):
+        if not _is_known(dtype):
             raise UserError(
                 f"{where} says {dtype!r} of {label}.dtype: it must be video, image, string or a numpy name."
             )
@@ -94,7 +106,9 @@ def feature_entry(feature: Feature) -> dict[str, Any]:
     return entry
 
 
-def _is_numpy(dtype: Any) -> bool:
+def _is_known(dtype: Any) -> bool:
+    if dtype in (*VISUAL, "string", "language"):
+        return True
     try:
         return np.dtype(dtype).kind in "biuf" and isinstance(dtype, str)
     except TypeError:
@@ -178,9 +192,10 @@ IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
 def arrow_column(values: Any, feature: Feature) -> pa.Array:
-    """Return (rows, *shape) ``values``, or a list of PNG bytes for an image feature, as an Arrow column."""
+    """Return (rows, *shape) ``values``, or for an image feature PNG bytes or whole cells, as an Arrow column."""
     if feature.dtype == "image":
-        return pa.array([{"bytes": data, "path": None} for data in values], IMAGE_TYPE)
+        cells = (one if isinstance(one, dict) else {"bytes": one, "path": None} for one in values)
+        return pa.array(list(cells), IMAGE_TYPE)
     if feature.dtype == "string":
         return pa.array(list(values), pa.string())
     array = np.ascontiguousarray(values, feature.dtype)

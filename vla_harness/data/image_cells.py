@@ -10,6 +10,9 @@ from PIL import Image
 
 from ..errors import UserError
 
+COLORS = ("RGB", "RGBA", "RGBX", "L", "LA", "P", "1")
+"""Pillow's names of what 8-bit colors can be made of without a loss but alpha's."""
+
 
 def open_image(cell: Any, shape: tuple[int, ...], where: str) -> Image.Image:
     """Return the image of ``cell``, of which only the header is read yet.
@@ -32,11 +35,30 @@ def open_image(cell: Any, shape: tuple[int, ...], where: str) -> Image.Image:
     return image
 
 
-def decode_image(cell: Any, shape: tuple[int, ...], where: str) -> np.ndarray:
-    """Return the (height, width, 3) uint8 image of ``cell``. Raises UserError as ``open_image``."""
+def raw_image(cell: Any, shape: tuple[int, ...], where: str) -> np.ndarray:
+    """Return the image of ``cell`` as it is stored, (height, width[, channels]). Raises UserError as ``open_image``."""
+    return np.asarray(_loaded(cell, shape, where))
+
+
+def color_image(cell: Any, shape: tuple[int, ...], where: str) -> np.ndarray:
+    """Return the (height, width, 3) uint8 image of ``cell``; gray is repeated, and alpha has no part in it.
+
+    Raises UserError as ``open_image``, and for depth and other numbers that are no colors.
+    """
+    image = _loaded(cell, shape, where)
+    if image.mode not in COLORS:
+        raise UserError(
+            f"{where} has an image of the kind {image.mode}, such as depth, which is no color image: choose another"
+            " camera."
+        )
+    return np.asarray(image.convert("RGB"))
+
+
+def _loaded(cell: Any, shape: tuple[int, ...], where: str) -> Image.Image:
     image = open_image(cell, shape, where)
     try:
-        return np.asarray(image.convert("RGB"))
+        image.load()
+        return image
     except Exception as error:  # whatever damaged data make Pillow raise
         raise UserError(f"{where} has an image that cannot be read ({_reason(error)}): copy the file again.") from None
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from .features import Feature, parse_features
+from .features import Feature, parse_features, readable_features
 from .files import read_json, read_json_lines, read_table, take
 
 V2_DATA = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
@@ -63,6 +63,7 @@ class Layout:
     tasks: Mapping[int, str]
     episodes: tuple[EpisodeRecord, ...]
     files: tuple[EpisodeFiles, ...]
+    left_out: tuple[str, ...] = ()
 
 
 def read_layout(root: Path) -> Layout:
@@ -73,7 +74,8 @@ def read_layout(root: Path) -> Layout:
     fps = float(take(info, "fps", (int, float), path))
     if not 0 < fps < math.inf:
         raise UserError(f"{path} says {fps:g} of fps, which must be positive: mend that field.")
-    features = parse_features(info.get("features"), str(path))
+    entries, left_out = readable_features(info.get("features"))
+    features = parse_features(entries, str(path))
     if version.startswith("v2."):
         tasks, episodes, files = _read_v2(root, info, features)
     elif version.startswith("v3."):
@@ -87,7 +89,7 @@ def read_layout(root: Path) -> Layout:
         raise UserError(
             f"{path} says {total} of total_episodes, and {root / 'meta'} lists {len(episodes)}: copy the files again."
         )
-    return Layout(root, info, fps, features, tasks, tuple(episodes), tuple(files))
+    return Layout(root, info, fps, features, tasks, tuple(episodes), tuple(files), left_out)
 
 
 Contents = tuple[dict[int, str], list[EpisodeRecord], list[EpisodeFiles]]

@@ -18,7 +18,6 @@ from .features import BOOKKEEPING, Feature, arrow_column, feature_entry, hugging
 from .joining import VideoJoiner
 from .lerobot import CHUNK, V3_DATA, V3_EPISODES, V3_VIDEO
 from .modality import modality_json
-from .writer import png_bytes
 
 DATA_BYTES = 100 << 20
 VIDEO_BYTES = 200 << 20
@@ -61,10 +60,13 @@ def write_v3(dataset: Dataset, root: Path) -> None:
 
 
 def _columns(episode: Episode, number: int, start: int, features: Mapping[str, Feature]) -> dict[str, Any]:
+    storage = episode.dataset.storage
+    assert isinstance(storage, LeRobotStorage)
     columns: dict[str, Any] = {name: column for name, column in episode.columns.items() if name in features}
     for name, feature in features.items():
         if feature.dtype == "image":
-            columns[name] = [png_bytes(image) for image in episode.images(name, range(episode.length))]
+            storage.check_frames(episode.position, name)
+            columns[name] = storage.cells(episode.position, name, range(episode.length))
     columns["timestamp"] = episode.regular_timestamps
     columns["frame_index"] = np.arange(episode.length)
     columns["episode_index"] = np.full(episode.length, number)

@@ -167,6 +167,14 @@ class _Storage:
                 raise UserError(f"{file} ({name}/obs/{CAMERAS[camera]}) cannot be read ({error}).") from None
         return orient(raw[order], place.frames, "upright")
 
+    def raw_images(self, episode: int, camera: str, rows: Sequence[int]) -> list[np.ndarray]:
+        """See Storage."""
+        return list(self.images(episode, camera, rows))
+
+    def has_colors(self, episode: int, camera: str) -> bool:
+        """See Storage."""
+        return True
+
     def check_frames(self, episode: int, camera: str) -> None:
         """See Storage. Opening has compared the shapes."""
 

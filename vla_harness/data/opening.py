@@ -94,6 +94,7 @@ def _open_lerobot(root: Path) -> Dataset:
         storage=LeRobotStorage(layout),
         own_modality=own,
         info=layout.info,
+        left_out=layout.left_out,
     )
 
 

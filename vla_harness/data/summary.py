@@ -67,6 +67,7 @@ def _lines(dataset: Dataset) -> Iterator[str]:
     for group, parts in groups:
         told = ", ".join(f"{key} {part.end - part.start}" for key, part in parts.items())
         yield f"{group:<10} {told or 'none'} ({source})"
+    yield from (f"left out   {feature}" for feature in dataset.left_out)
     yield from (f"note       {notice}" for notice in dataset.notices)
     yield ""
     yield from _table(dataset)
@@ -99,9 +100,9 @@ def plot_episode(episode: Episode, path: Path) -> None:
     grid = figure.add_gridspec(len(heights), STRIP_FRAMES, height_ratios=heights)
     shown = np.linspace(0, episode.length - 1, STRIP_FRAMES).round().astype(int).tolist()
     for line, camera in enumerate(dataset.cameras):
-        for column, (row, image) in enumerate(zip(shown, episode.images(camera, shown), strict=True)):
+        for column, (row, image) in enumerate(zip(shown, episode.raw_images(camera, shown), strict=True)):
             axes = figure.add_subplot(grid[line, column])
-            axes.imshow(image)
+            axes.imshow(image.squeeze(), cmap="gray")
             axes.set_xticks([])
             axes.set_yticks([])
             axes.set_xlabel(f"{row / dataset.fps:.1f} s", fontsize=7)

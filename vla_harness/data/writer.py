@@ -125,7 +125,7 @@ class DatasetWriter:
             if feature.is_visual:
                 statistics[name] = image_statistics(source, name)
                 if feature.dtype == "image":
-                    columns[name] = [png_bytes(image) for image in source.images(name, range(source.length))]
+                    columns[name] = storage.cells(source.position, name, range(source.length))
         for name in self._videos:
             part = storage.layout.files[source.position].videos[name]
             extract_video(part, self.path / self._place(V2_VIDEO, name), self.fps)
