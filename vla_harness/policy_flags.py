@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import UseAppendAction, arg
 
 from .errors import UserError
-from .registry import OWN_FLAGS, available_policies, typed_options
+from .registry import OWN_FLAGS, available_policies, policy_options, typed_options
 
 PolicyName = Annotated[str, arg(metavar=f"{{{','.join(available_policies())}}}")]
 OWN = "(default: the policy's own)"
@@ -67,9 +67,11 @@ class PolicyOrServerFlags(PolicyFlags):
             if self.policy == "remote":
                 raise UserError("--policy remote acts through a server: give --server URL alone.")
             return self.policy, self.policy_arguments()
-        if any(getattr(self, name) is not None for name in OWN_FLAGS) or self.policy_option:
+        connection = policy_options("remote").keys() - {"url", "token"}
+        options = {pair.partition("=")[0] for pair in self.policy_option}
+        if any(getattr(self, name) is not None for name in OWN_FLAGS) or not options <= connection:
             raise UserError(
                 "--server says whose policy acts: leave --checkpoint, --precision, --device, --unnorm-key and"
-                " --policy-option to the command that started it."
+                f" --policy-option (but {', '.join(sorted(connection))}) to the command that started it."
             )
-        return "remote", {"url": self.server}
+        return "remote", {"url": self.server, **typed_options("remote", self.policy_option)}

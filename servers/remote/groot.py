@@ -1,4 +1,4 @@
-"""GR00T's ZeroMQ servers as policies: this project's names of cameras and state parts, or GR00T's names for LIBERO.
+"""GR00T's ZeroMQ servers as policies: this project's names of cameras and state parts, or a data configuration's.
 
 Source: NVIDIA/Isaac-GR00T N1.5 ``examples/Libero/eval``.
 """
@@ -12,66 +12,71 @@ import numpy as np
 
 from vla_harness.conventions import orient, state_lengths
 from vla_harness.errors import ConventionError
-from vla_harness.types import ActionConvention, ImageOrientation, Observation, PolicySpec
+from vla_harness.policies.groot.embodiments import NO_CONVENTION, DataConfig, data_config, key_widths
+from vla_harness.types import ImageOrientation, Observation, PolicySpec
 
 from ..client import ServerError
-from .native import read_spec
+from .metadata import MAX_HORIZON, client_images, read_spec
 from .zeromq_client import Gr00tClient
 
-LIBERO_ACTION = ActionConvention(
-    "delta", 0.05, "axis_angle", 0.5, gripper_open=1.0, gripper_closed=0.0, gripper_binary=True
-)
-_LIBERO_CAMERAS = {"image": "agentview", "wrist_image": "wrist"}
-_LIBERO_STATE = {"x": 1, "y": 1, "z": 1, "roll": 1, "pitch": 1, "yaw": 1, "gripper": 2}
-_LIBERO_ACTIONS = ["x", "y", "z", "roll", "pitch", "yaw", "gripper"]
 _OUR_ACTIONS = ["translation", "rotation", "gripper"]
 
 
 class Gr00tRemote:
-    """One question at a time: GR00T's own server answers no other way."""
+    """One question at a time: GR00T's own server answers no other way.
 
-    def __init__(self, url: str, token: str | None, timeout_s: float, patience_s: float) -> None:
+    What its names mean is said by this project's servers, and else by a data configuration: LIBERO's where the names
+    are its own, or the one that is given. Without one its spec states actions that no environment takes, and
+    ``get_action`` asks it by its names.
+    """
+
+    def __init__(
+        self, url: str, token: str | None, timeout_s: float, patience_s: float, config_name: str | None = None
+    ) -> None:
         self._url = url
+        given = None if config_name is None else data_config(config_name)
         self._client = Gr00tClient(url, token, timeout_s, patience_s)
-        config = self._client.call("get_modality_config")
-        self.provenance: Mapping[str, Any] = {"server": url, "server_modalities": config}
-        videos, states, self._actions = (_keys(config, name, url) for name in ("video", "state", "action"))
-        self._language = (_keys(config, "language", url, prefix="") or ["annotation.human.task_description"])[0]
+        self._modalities = self._client.call("get_modality_config")
+        self.provenance: Mapping[str, Any] = {"server": url, "server_modalities": self._modalities}
+        videos, states, self._actions = (_keys(self._modalities, name, url) for name in ("video", "state", "action"))
+        languages = _keys(self._modalities, "language", url, prefix="")
+        self._language = (languages or ["annotation.human.task_description"])[0]
+        horizon = _horizon(self._modalities, url)
+        self._images: ImageOrientation
         self._state: dict[str, int | None]
-        if self._actions == _OUR_ACTIONS:
+        if self._actions == _OUR_ACTIONS and given is None:
             said = self._client.call("metadata")
-            self.spec = read_spec(said)
-            self._images: ImageOrientation = said["client_images"]
+            self.spec = read_spec(said, url)
+            self._images = client_images(said, url)
             self._state = dict(zip(self.spec.state_keys, state_lengths(self.spec), strict=True))
             if list(self._state.values()).count(None) > 1:
                 raise ConventionError(
                     f"The server at {url} does not say how long each of the state parts {', '.join(states)} is: let its"
                     " policy's spec state it (state_lengths)."
                 )
-        elif (
-            self._actions == _LIBERO_ACTIONS
-            and set(videos) <= set(_LIBERO_CAMERAS)
-            and states in ([], list(_LIBERO_STATE))
-        ):
-            self._images = "mirrored"
-            self._state = dict(_LIBERO_STATE) if states else {}
-            self.spec = PolicySpec(
-                "groot",
-                LIBERO_ACTION,
-                cameras=tuple(_LIBERO_CAMERAS[key] for key in videos),
-                image_size=(256, 256),
-                image_orientation="mirrored",
-                state_keys=("eef_pos", "eef_axis_angle", "gripper_qpos") if states else (),
-                horizon=len(config["action"]["delta_indices"]),
-                max_batch=16,
-            )
-        else:
+            if len(videos) != len(self.spec.cameras):
+                raise ServerError(
+                    f"{url} names {len(videos)} videos for {len(self.spec.cameras)} cameras of its policy"
+                )
+            self._videos = dict(zip(videos, self.spec.cameras, strict=True))
+            return
+        config = given or data_config("libero")
+        fits = self._actions == list(config.action) and set(videos) <= set(config.video)
+        fits = fits and states in ([], list(config.state))
+        if given is not None and not fits:
             raise ConventionError(
                 f"The GR00T server at {url} reads {', '.join(videos + states)} and writes {', '.join(self._actions)},"
-                " which are neither LIBERO's names nor this project's: serve a checkpoint with LIBERO's data"
-                " configuration."
+                f" and the data configuration {config.name} names {', '.join(config.video + config.state)} and"
+                f" {', '.join(config.action)}: give the one that its checkpoint is served with."
             )
+        self.spec = _spec(config if fits else None, videos, states, horizon)
+        self._images = self.spec.image_orientation
         self._videos = dict(zip(videos, self.spec.cameras, strict=True))
+        self._state = dict.fromkeys(states)
+        if fits and config.robot is not None and states:
+            lengths = [length for length in state_lengths(self.spec) if length is not None]
+            if len(lengths) == len(self.spec.state_keys):
+                self._state = dict(key_widths(config.name, "state", states, lengths))
 
     def act(self, observations: Sequence[Observation]) -> np.ndarray:
         """Return (batch, horizon, 7) float32; raises ServerError."""
@@ -79,6 +84,21 @@ class Gr00tRemote:
 
     def forget(self, episode: str) -> None:
         """Do nothing: the server does not know episodes."""
+
+    def get_modality_config(self) -> Mapping[str, Mapping[str, Sequence[Any]]]:
+        """Return what the server reads and writes, as it states it."""
+        return self._modalities
+
+    def get_action(self, observations: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Return "action.KEY" -> (horizon, D) float32 for an observation by the server's names; raises ServerError."""
+        reply = self._client.call("get_action", dict(observations))
+        try:
+            parts = {f"action.{key}": np.asarray(reply[f"action.{key}"], np.float32) for key in self._actions}
+            return {key: part.reshape(self.spec.horizon, -1) for key, part in parts.items()}
+        except (KeyError, TypeError, ValueError):
+            raise ServerError(
+                f"{self._url} answered without {self.spec.horizon} actions of {', '.join(self._actions)}."
+            ) from None
 
     def _ask(self, seen: Observation) -> np.ndarray:
         message: dict[str, Any] = {self._language: [seen.instruction]}
@@ -90,23 +110,48 @@ class Gr00tRemote:
             width = len(seen.state) - known if stated is None else stated  # one part at most does not state it
             message[f"state.{key}"] = seen.state[None, start : start + width].astype(np.float64)
             start += width
-        reply = self._client.call("get_action", message)
-        try:
-            parts = [np.asarray(reply[f"action.{key}"], np.float32) for key in self._actions]
-            chunk = np.concatenate([part.reshape(self.spec.horizon, -1) for part in parts], axis=1)
-        except (KeyError, TypeError, ValueError):
-            chunk = np.zeros((0, 0), np.float32)
-        if chunk.shape != (self.spec.horizon, self.spec.action.dim):
-            raise ServerError(
-                f"{self._url} answered without {self.spec.horizon} actions of {', '.join(self._actions)}."
-            )
+        chunk = np.concatenate(list(self.get_action(message).values()), axis=1)
+        if chunk.shape[1] != self.spec.action.dim:
+            raise ServerError(f"{self._url} answered actions of {chunk.shape[1]} numbers, not {self.spec.action.dim}.")
         return chunk
+
+
+def _spec(config: DataConfig | None, videos: Sequence[str], states: Sequence[str], horizon: int) -> PolicySpec:
+    """Return the spec of a server whose names ``config`` explains; without a robot, one that no environment takes."""
+    if config is None or config.robot is None:
+        return PolicySpec(
+            "groot", NO_CONVENTION, tuple(videos), state_keys=tuple(states), horizon=horizon, max_batch=16
+        )
+    robot = config.robot
+    cameras = dict(zip(config.video, robot.cameras, strict=True))
+    return PolicySpec(
+        "groot",
+        robot.action,
+        cameras=tuple(cameras[key] for key in videos),
+        image_size=robot.image_size,
+        image_orientation=robot.image_orientation,
+        state_keys=robot.state_keys if states else (),
+        horizon=horizon,
+        max_batch=16,
+    )
+
+
+def _horizon(config: Any, url: str) -> int:
+    try:
+        count = len(config["action"]["delta_indices"])
+    except (KeyError, TypeError):
+        count = 0
+    if not 1 <= count <= MAX_HORIZON:
+        raise ServerError(f"{url} does not say how many actions it answers with (action.delta_indices)")
+    return count
 
 
 def _keys(config: Any, modality: str, url: str, prefix: str | None = None) -> list[str]:
     """Return a modality's keys without their prefix; raises ServerError for what is no modality configuration."""
     try:
         given = config[modality]["modality_keys"] if modality in config else []
-        return [str(key).removeprefix(f"{modality}." if prefix is None else prefix) for key in given]
+        if not isinstance(given, list | tuple) or not all(isinstance(key, str) for key in given):
+            raise TypeError(f"{modality} keys are no texts")
+        return [key.removeprefix(f"{modality}." if prefix is None else prefix) for key in given]
     except (KeyError, TypeError):
-        raise ServerError(f"{url} is no GR00T server: it states no modality configuration.") from None
+        raise ServerError(f"{url} is no GR00T server: it states no modality configuration") from None

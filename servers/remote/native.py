@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from vla_harness.types import ActionConvention, Observation, PolicySpec
+from vla_harness.types import Observation
 
-from ..client import connect, observation
+from ..client import ServerError, connect, observation
+from .metadata import provenance_of, read_spec
 
 
 class NativeRemote:
@@ -20,30 +19,23 @@ class NativeRemote:
     def __init__(self, url: str, token: str | None, timeout_s: float, patience_s: float) -> None:
         self._client = connect(url, token, timeout_s, patience_s)
         said = self._client.metadata()
-        self.spec = read_spec(said)
+        self.spec = read_spec(said, url)
         self.provenance: Mapping[str, Any] = provenance_of(said, url)
-        self._stateful = said.get("stateful", True)
+        self._url, self._stateful = url, said.get("stateful", True) is not False
 
     def act(self, observations: Sequence[Observation]) -> np.ndarray:
         """Return (batch, horizon, action_dim) float32; raises ServerError."""
-        return self._client.act_together(
+        actions = self._client.act_together(
             [observation(o.images, o.state, o.instruction, o.episode, o.step) for o in observations]
         )
+        wanted = self.spec.horizon, self.spec.action.dim
+        if actions.shape[1:] != wanted or actions.dtype.kind not in "fiu":
+            raise ServerError(
+                f"{self._url} answered {actions.dtype} actions of shape {actions.shape[1:]}, not {wanted}."
+            )
+        return actions.astype(np.float32, copy=False)
 
     def forget(self, episode: str) -> None:
         """Have the server forget an episode, if it remembers any."""
         if self._stateful:
             self._client.end_episode(episode)
-
-
-def read_spec(metadata: Mapping[str, Any]) -> PolicySpec:
-    """Return the spec that one of this project's servers states; JSON has lists for tuples and null for nan."""
-    said: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in metadata["spec"].items()}
-    action: dict[str, Any] = {key: math.nan if value is None else value for key, value in said.pop("action").items()}
-    spec = PolicySpec(action=ActionConvention(**action), **said)
-    return replace(spec, max_batch=metadata["max_batch"])
-
-
-def provenance_of(metadata: Mapping[str, Any], url: str) -> dict[str, Any]:
-    """Return what one of this project's servers says of its policy, with the server's address."""
-    return {**metadata["provenance"], "server": url, "server_policy": metadata["policy"]}

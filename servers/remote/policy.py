@@ -29,6 +29,7 @@ class RemotePolicy(Policy):
         token: str | None = None,
         timeout_s: PositiveFloat = 60.0,
         patience_s: PositiveFloat = 60.0,
+        data_config: str | None = None,
     ) -> None:
         """Ask the server what its policy reads and writes.
 
@@ -37,16 +38,20 @@ class RemotePolicy(Policy):
             token: What the server asks for; None for $VLA_SERVER_TOKEN.
             timeout_s: Seconds for one answer.
             patience_s: Seconds for all attempts at one answer, with growing pauses.
+            data_config: For a GR00T server with other names than LIBERO's: what they mean, a built-in data
+                configuration or a .toml file.
 
         Raises UserError when there is no such server, and ConventionError when it does not say what its actions mean.
         """
         scheme = url.partition("://")[0]
         shown = token or os.environ.get(TOKEN_VARIABLE) or None
         try:
-            self._remote = _open(scheme, url, shown, timeout_s, patience_s)
+            self._remote = _open(scheme, url, shown, timeout_s, patience_s, data_config)
         except ServerError as error:
             raise UserError(f"{str(error).rstrip('.')}: check --server, its token and that it runs.") from None
         self.spec = self._remote.spec
+        if scheme == "tcp":  # asked by these names in an offline evaluation
+            self.get_action, self.get_modality_config = self._remote.get_action, self._remote.get_modality_config
 
     def act(self, observations: Sequence[Observation]) -> np.ndarray:
         """Return (batch, horizon, action_dim) float32; raises ServerError when the server gives none."""
@@ -62,7 +67,11 @@ class RemotePolicy(Policy):
         return self._remote.provenance
 
 
-def _open(scheme: str, url: str, token: str | None, timeout_s: float, patience_s: float) -> Any:
+def _open(
+    scheme: str, url: str, token: str | None, timeout_s: float, patience_s: float, data_config: str | None
+) -> Any:
+    if data_config is not None and scheme != "tcp":
+        raise UserError("The option data_config is for GR00T's servers, tcp://HOST:PORT: leave it out.")
     if scheme in ("http", "https"):
         from .native import NativeRemote
 
@@ -76,5 +85,5 @@ def _open(scheme: str, url: str, token: str | None, timeout_s: float, patience_s
     if scheme == "tcp":
         from .groot import Gr00tRemote
 
-        return Gr00tRemote(url, token, timeout_s, patience_s)
+        return Gr00tRemote(url, token, timeout_s, patience_s, data_config)
     raise UserError(f"{url} is no address of a server: give http://, https://, ws://, wss:// or tcp://HOST:PORT.")

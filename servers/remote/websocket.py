@@ -20,7 +20,7 @@ from ..client import ServerError
 from ..core.client_conventions import LIBERO_STATE, OPENPI, VLA_EVAL, canonical_axis_angle, fits_libero
 from ..core.images import fit
 from ..core.questions import blank_observation
-from .native import provenance_of, read_spec
+from .metadata import MAX_HORIZON, client_images, provenance_of, read_spec, table
 from .websocket_clients import OpenpiClient, VlaEvalClient
 
 _CONNECTIONS = 16
@@ -80,10 +80,10 @@ class OpenpiRemote:
         said = first.metadata
         self._ours = said.get("server") == "vla-harness"
         if self._ours:
-            own = read_spec(said)
+            own = read_spec(said, url)
             action = OPENPI.action if fits_libero(own) else own.action  # the server converts
             self.spec = replace(own, action=action, max_batch=min(own.max_batch, _CONNECTIONS))
-            self._images: ImageOrientation = said["client_images"]
+            self._images: ImageOrientation = client_images(said, url)
             self.provenance: Mapping[str, Any] = provenance_of(said, url)
         else:
             self._images = OPENPI.images
@@ -121,7 +121,8 @@ class OpenpiRemote:
             message |= {"episode": seen.episode, "step": seen.step, "state_keys": list(self.spec.state_keys)}
         actions = client.infer(message)["actions"]
         wanted = self.spec.action.dim
-        if not isinstance(actions, np.ndarray) or actions.ndim != 2 or actions.shape[1] != wanted:
+        fits = isinstance(actions, np.ndarray) and actions.ndim == 2 and actions.shape[1] == wanted
+        if not fits or not 1 <= len(actions) <= MAX_HORIZON or actions.dtype.kind not in "fiu":
             shape = getattr(actions, "shape", type(actions).__name__)
             raise ServerError(f"{self._url} answered actions of shape {shape}, not (horizon, {wanted}).")
         return actions.astype(np.float32)
@@ -137,9 +138,9 @@ class VlaEvalRemote:
         first = VlaEvalClient(address, None, timeout_s, patience_s)
         self.spec = _vla_eval_spec(first.hello, url)
         self.provenance: Mapping[str, Any] = {"server": url, "server_hello": first.hello}
-        gripper = (first.hello.get("action_spec") or {}).get("gripper") or {}
+        gripper = _part(table(first.hello, "action_spec", url, optional=True), "gripper", url)
         self._closes_at_zero = gripper.get("format") == "binary_close_positive"
-        self._keeps_sign = bool((first.hello.get("observation_params") or {}).get("quat_no_antipodal"))
+        self._keeps_sign = bool(table(first.hello, "observation_params", url, optional=True).get("quat_no_antipodal"))
         self._started: set[str] = set()
         first.close()
 
@@ -160,7 +161,10 @@ class VlaEvalRemote:
         message: dict[str, Any] = {"images": frames, "task_description": seen.instruction}
         if self.spec.state_keys:
             message["states"] = seen.state if self._keeps_sign else _without_sign(seen.state)
-        action = np.array(client.act(message).get("actions"), np.float32)
+        try:
+            action = np.array(client.act(message).get("actions"), np.float32)
+        except (TypeError, ValueError):
+            raise ServerError(f"{self._url} answered an action that is no list of numbers.") from None
         if action.shape != (self.spec.action.dim,):
             raise ServerError(f"{self._url} answered an action of shape {action.shape}, not ({self.spec.action.dim},).")
         if action[-1] == 0.0 and self._closes_at_zero:
@@ -173,13 +177,17 @@ def _without_sign(state: np.ndarray) -> np.ndarray:
     return np.concatenate([state[:3], canonical_axis_angle(state[3:6]), state[6:]]).astype(np.float32)
 
 
+def _part(spec: Mapping[str, Any], name: str, url: str) -> Mapping[str, Any]:
+    return table(spec, name, url, optional=True)
+
+
 def _vla_eval_spec(hello: Mapping[str, Any], url: str) -> PolicySpec:
     """Return what a model server says it reads and writes; raises ConventionError for what it leaves open."""
-    said = hello.get("action_spec") or {}
-    formats = {name: (said.get(name) or {}).get("format") for name in ("position", "rotation", "gripper")}
+    said = table(hello, "action_spec", url, optional=True)
+    formats = {name: _part(said, name, url).get("format") for name in ("position", "rotation", "gripper")}
     delta = formats["position"] == "delta_xyz"
-    known = formats["position"] in ("delta_xyz", "absolute_xyz")
-    if not known or formats["rotation"] not in _ROTATIONS or formats["gripper"] not in _GRIPPERS:
+    known = str(formats["position"]) in ("delta_xyz", "absolute_xyz")
+    if not known or str(formats["rotation"]) not in _ROTATIONS or str(formats["gripper"]) not in _GRIPPERS:
         raise ConventionError(
             f"The model server at {url} states its actions as {formats}, which cannot be joined to an environment:"
             " its get_action_spec must name position, rotation and gripper formats that vla-eval defines."
@@ -194,9 +202,9 @@ def _vla_eval_spec(hello: Mapping[str, Any], url: str) -> PolicySpec:
         closed,
         gripper_binary=True,
     )
-    reads = hello.get("observation_spec") or {}
-    wishes = hello.get("observation_params") or {}
-    state = (reads.get("state") or {}).get("format")
+    reads = table(hello, "observation_spec", url, optional=True)
+    wishes = table(hello, "observation_params", url, optional=True)
+    state = _part(reads, "state", url).get("format")
     if state not in (None, "eef_pos3_axisangle3_gripper2"):
         raise ConventionError(
             f"The model server at {url} reads the state as {state}, which no environment here reports."

@@ -20,7 +20,7 @@ from ..data.conventions import (
     in_our_terms,
 )
 from ..errors import UserError
-from ..policies.groot.embodiments import DataConfig, Robot
+from ..policies.groot.embodiments import DataConfig, Robot, key_widths
 from ..types import DELTA_EEF_POSE, EnvironmentSpec, PolicySpec
 
 
@@ -108,18 +108,20 @@ def _turned(dataset: Dataset, config: DataConfig, robot: Robot) -> Dataset:
 
 
 def _cut(config: DataConfig, group: str, keys: Sequence[str], parts: Sequence[Part]) -> Mapping[str, Part]:
-    """Return ``keys``, in order, as parts of ``parts``: one each, or a number each and the last one what is left."""
-    if len(keys) == len(parts):
-        return dict(zip(keys, parts, strict=True))
+    """Return ``keys``, in order, as parts of ``parts``; see ``key_widths``."""
+    widths = key_widths(config.name, group, keys, [part.end - part.start for part in parts])
     entries = [replace(part, start=i, end=i + 1) for part in parts for i in range(part.start, part.end)]
-    rest = entries[len(keys) - 1 :]
-    if not rest or rest[0].original_key != rest[-1].original_key or rest[-1].end - rest[0].start != len(rest):
-        raise UserError(
-            f"The data configuration {config.name} names {len(keys)} {group} keys, and a dataset in the harness's terms"
-            f" has {len(entries)} numbers in {len(parts)} parts: name as many keys as parts or numbers."
-        )
-    last = replace(rest[0], end=rest[-1].end)
-    return dict(zip(keys, [*entries[: len(keys) - 1], last], strict=True))
+    cut, first = {}, 0
+    for key, width in widths.items():
+        own = entries[first : first + width]
+        if any(one.original_key != own[0].original_key or one.start != own[0].start + i for i, one in enumerate(own)):
+            raise UserError(
+                f"The {group} key {key!r} of the data configuration {config.name} has numbers of several columns: name"
+                " a key for each part."
+            )
+        cut[key] = replace(own[0], end=own[-1].end)
+        first += width
+    return cut
 
 
 def _check_as_stored(dataset: Dataset, config: DataConfig, robot: Robot) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,9 @@ from .normalizers import MODES
 EMBODIMENT_SLOTS = {"gr1": 24, "oxe_droid": 17, "agibot_genie1": 26, "genie1_gripper": 26, "new_embodiment": 31}
 """Embodiment tag -> slot of its weights in the encoders and the decoder. Two tags name the same AgiBot data."""
 
+NO_CONVENTION = ActionConvention("absolute", float("nan"), "axis_angle", float("nan"), float("nan"), float("nan"))
+"""Stated for embodiments whose actions are joint positions and the like, which no environment here takes: it is refused
+before the first episode."""
 _BUILT_IN = Path(__file__).with_name("data_configs.toml")
 
 
@@ -78,6 +81,21 @@ def data_config(name: str) -> DataConfig:
     if not own:
         raise UserError(f"{name} holds no data configuration: write one as a table, such as [my_robot].")
     return _data_config(list(own)[-1], _tables(_BUILT_IN) | own)
+
+
+def key_widths(config: str, group: str, keys: Sequence[str], lengths: Sequence[int]) -> dict[str, int]:
+    """Return key -> numbers, where ``keys`` cut the numbers of parts with these ``lengths``, side by side.
+
+    A key for each part, or a number for each key and what is left for the last. Raises UserError for fewer numbers.
+    """
+    if len(keys) == len(lengths):
+        return dict(zip(keys, lengths, strict=True))
+    if not keys or len(keys) > sum(lengths):
+        raise UserError(
+            f"The data configuration {config} names {len(keys)} {group} keys for {sum(lengths)} numbers in"
+            f" {len(lengths)} parts: name as many keys as parts or numbers."
+        )
+    return dict.fromkeys(keys[:-1], 1) | {keys[-1]: sum(lengths) - len(keys) + 1}
 
 
 def embodiment_slot(tag: str) -> int:

@@ -15,17 +15,14 @@ from tformer.values import PositiveInt, Seed
 
 from ...conventions import orient
 from ...errors import UserError
-from ...types import ActionConvention, Observation, Policy, PolicySpec, random_generator
+from ...types import Observation, Policy, PolicySpec, random_generator
 from ..graphs import GraphedCall
 from .action_head import Sampler
 from .assembly import GROOT_3B, GrootParts, open_groot
+from .embodiments import NO_CONVENTION
 from .images import middle_crop, whole_frame
 from .prompts import PromptStyle
 from .transforms import Inputs
-
-NO_CONVENTION = ActionConvention("absolute", float("nan"), "axis_angle", float("nan"), float("nan"), float("nan"))
-"""Stated for embodiments whose actions are joint positions and the like, which no environment here takes: it is refused
-before the first episode."""
 
 _FRAMES = {"nvidia": middle_crop, "lerobot": whole_frame}
 
