@@ -14,6 +14,7 @@ from ..statistics import Interval, stratified_interval
 from .contrasts import Contrast, contrasts, letters
 from .protocol_check import Departure, departures, require_alike
 from .published import PublishedRow, published_rows_of
+from .repeats import Repeat, repeats
 from .runs import ComparedRun, by_policy
 
 SuiteKey = tuple[str, str]
@@ -25,7 +26,7 @@ class Comparison:
     """What the tables say.
 
     policies: name -> its run on each suite, in the order given. suites: those with a run.
-    departures: what differs in measurement, empty unless forced. contrasts and letters: of each suite, and of all
+    departures: what differs in measurement, empty unless forced. repeats: runs that are the same episodes. contrasts and letters: of each suite, and of all
     suites together under None if there are several; letters only where every two policies could be compared.
     average: of a policy with a run on every one of several suites, the mean of the suites' rates with its interval.
     published: rows to show, empty unless asked for.
@@ -34,6 +35,7 @@ class Comparison:
     policies: Mapping[str, Mapping[SuiteKey, ComparedRun]]
     suites: Sequence[SuiteKey]
     departures: Sequence[Departure]
+    repeats: Sequence[Repeat]
     contrasts: Mapping[SuiteKey | None, Sequence[Contrast]]
     letters: Mapping[SuiteKey | None, Mapping[str, str]]
     average: Mapping[str, tuple[float, Interval]]
@@ -92,18 +94,25 @@ def compare(
     rows = published_rows_of(suites) if published else []
     if published and not rows:
         raise UserError("--published knows rates on LIBERO's suites spatial, object, goal and 10 alone: leave it out.")
-    return Comparison(policies, suites, found, tested, lettered, average, rows, base)
+    return Comparison(policies, suites, found, repeats(runs), tested, lettered, average, rows, base)
 
 
-def marked(comparison: Comparison) -> dict[int, list[str]]:
-    """Return id of a run -> what a reader must know of it beside its numbers, without what holds for every run."""
+def caveats(comparison: Comparison) -> dict[int, list[str]]:
+    """Return id of a run -> what a reader must know of it beside its numbers."""
     texts: dict[int, list[str]] = defaultdict(list)
     for run in comparison.runs:
         texts[id(run)] += [mark["text"] for mark in run.summary["marks"]]
     for departure in comparison.departures:
         texts[id(departure.run)].append(f"Not measured alike: {departure.text}.")
+    for repeat in comparison.repeats:
+        texts[id(repeat.run)].append(repeat.text)
+    return {run: list(dict.fromkeys(found)) for run, found in texts.items()}
+
+
+def marked(comparison: Comparison) -> dict[int, list[str]]:
+    """Return the caveats of each run without those that hold for every run."""
     shared = set(shared_marks(comparison))
-    return {run: [text for text in dict.fromkeys(found) if text not in shared] for run, found in texts.items()}
+    return {run: [text for text in found if text not in shared] for run, found in caveats(comparison).items()}
 
 
 def shared_marks(comparison: Comparison) -> list[str]:

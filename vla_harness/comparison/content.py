@@ -87,7 +87,7 @@ def _success(comparison: Comparison, marks: Marks) -> Table:
         )
         notes.append(f"Bold: the highest rate{which}.")
     if comparison.average:
-        notes.append("The mean weighs every suite the same; its interval is a score interval, stratified by suite.")
+        notes.append("The mean weighs every suite the same; its interval is stratified by suite.")
     if lettered:
         notes.append("Policies that share no letter differ at 5 % (exact tests with Holm's correction).")
     return Table("Success", head, rows, [" ".join(notes), *marks.notes(comparison.runs)])
@@ -132,7 +132,7 @@ def _differences(comparison: Comparison, scope: SuiteKey | None) -> Table:
     if any(contrast.counts for contrast in found):
         notes.append(
             "Paired on task and initial state; difference in percentage points with Newcombe's paired 95 % interval; p:"
-            " McNemar's exact test; P(A > B): that A wins most discordant pairs, under a Beta(1, 1) prior."
+            " McNemar's exact test, which errs towards too large, and its mid-P version; P(A > B): that A wins most discordant pairs, under a Beta(1, 1) prior."
         )
     if unpaired := sorted({contrast.test for contrast in found if contrast.counts is None}):
         tests = " or ".join(f"{test}'s" for test in unpaired)
@@ -143,8 +143,8 @@ def _differences(comparison: Comparison, scope: SuiteKey | None) -> Table:
     if "Fisher" in unpaired:
         notes.append(f"Fisher's is for more than {BOSCHLOO_TRIALS} episodes a side, where Boschloo's takes too long.")
     if len(found) > 1:
-        notes.append(f"Holm p: corrected for the {len(found)} comparisons of this table.")
-    head = ("A", "B", "episodes", "only A", "only B", "A - B", "95 %", "p", "Holm p", "P(A > B)")
+        notes.append(f"Holm p: the exact p, corrected for the {len(found)} comparisons of this table.")
+    head = ("A", "B", "episodes", "only A", "only B", "A - B", "95 %", "p", "mid-P", "Holm p", "P(A > B)")
     return Table(f"Differences on {where}", head, rows, [" ".join(notes)], left=(0, 1))
 
 
@@ -165,6 +165,7 @@ def _difference(contrast: Contrast) -> list[Cell]:
         Cell(signed_points(contrast.difference), order=contrast.difference),
         Cell(signed_interval(contrast.interval), order=contrast.interval[0]),
         Cell(p_value(contrast.p), order=contrast.p),
+        Cell(p_value(contrast.mid_p), order=contrast.mid_p),
         Cell(p_value(contrast.adjusted_p), order=contrast.adjusted_p),
         Cell(f"{contrast.probability:.3f}", order=contrast.probability),
     ]
@@ -195,7 +196,7 @@ def _tasks(comparison: Comparison, suite: SuiteKey, marks: Marks) -> Table:
     if lettered:
         spread = [cell for name in runs for cell in (Cell(lettered.get(name, ABSENT)), Cell(""))]
         foot.append([Cell(""), Cell("letters"), *spread])
-    note = "Task mean: every task weighs the same, with a score interval that is stratified by task."
+    note = "Task mean: every task weighs the same, with an interval that is stratified by task."
     return Table(f"Tasks of {title_of(comparison, suite)}", head, rows, [note, *marks.notes(runs.values())], foot, (1,))
 
 

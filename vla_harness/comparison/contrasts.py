@@ -15,6 +15,7 @@ from ..statistics import (
     compact_letters,
     fisher_p,
     holm,
+    mcnemar_mid_p,
     mcnemar_p,
     paired_interval,
     paired_probability_better,
@@ -34,7 +35,7 @@ class Contrast:
 
     counts: of the pairs; None when the episodes are no pairs. episodes: of each that the comparison rests on.
     difference: first minus second, in [-1, 1], with its 95 % interval. p: of the exact test called ``test``;
-    adjusted_p: with Holm's correction over the contrasts of the same table. probability: P(first > second).
+    mid_p: of McNemar's mid-P test, None for no pairs; adjusted_p: with Holm's correction over the contrasts of the same table. probability: P(first > second).
     """
 
     first: str
@@ -46,6 +47,7 @@ class Contrast:
     test: Literal["McNemar", "Boschloo", "Fisher"]
     p: float
     probability: float
+    mid_p: float | None = None
     adjusted_p: float = 1.0
 
 
@@ -117,6 +119,7 @@ def _contrast(one: tuple[str, Sequence[ComparedRun]], other: tuple[str, Sequence
                 "McNemar",
                 mcnemar_p(counts),
                 paired_probability_better(counts),
+                mcnemar_mid_p(counts),
             )
     first, second = _pooled(a for a, _ in shared), _pooled(b for _, b in shared)
     quick = max(first[1], second[1]) <= BOSCHLOO_TRIALS

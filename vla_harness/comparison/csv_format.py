@@ -8,19 +8,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..results.measured import PEAK_MEMORY
-from .comparison import Comparison, SuiteKey
+from .comparison import Comparison, SuiteKey, caveats
 from .published import Verdict, verdict
 from .runs import ComparedRun
 
 COLUMNS = (
     "kind", "benchmark", "suite", "task_id", "task", "policy", "against", "successes", "trials", "errors", "value",
-    "low", "high", "interval", "pairs", "only_policy", "only_against", "p", "p_holm", "probability_better", "letters",
+    "low", "high", "interval", "pairs", "only_policy", "only_against", "p", "p_mid", "p_holm", "probability_better", "letters",
     "mean_steps_on_success", "latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "env_steps_per_second", "wall_s",
     "peak_mb", "peak_worker_mb", "peak_gpu_mb",
     "run", "source", "note",
 )  # fmt: skip
 """kind: task, suite, mean, difference (policy minus against), published, or verdict (run minus published). value, low
-and high are rates or differences of rates, in [-1, 1]; interval and p name their method in ``interval``."""
+and high are rates or differences of rates, in [-1, 1]; interval and p name their method in ``interval``. p_mid: the
+mid-P of McNemar's test, for pairs."""
 
 
 def to_csv(comparison: Comparison) -> str:
@@ -56,7 +57,7 @@ def _lines(comparison: Comparison) -> Iterator[dict[str, Any]]:
         }
     for name, (rate, (low, high)) in comparison.average.items():
         letters = comparison.letters.get(None, {}).get(name)
-        ends = {"value": rate, "low": low, "high": high, "interval": "stratified score 95 %"}
+        ends = {"value": rate, "low": low, "high": high, "interval": "stratified 95 %"}
         note = _note(comparison, comparison.policies[name].values())
         yield {"kind": "mean", "suite": "all", "policy": name, **ends, "letters": letters, "note": note}
     yield from _differences(comparison)
@@ -83,6 +84,7 @@ def _differences(comparison: Comparison) -> Iterator[dict[str, Any]]:
                 "only_policy": counts.first_only if counts else None,
                 "only_against": counts.second_only if counts else None,
                 "p": contrast.p,
+                "p_mid": contrast.mid_p,
                 "p_holm": contrast.adjusted_p,
                 "probability_better": contrast.probability,
                 "note": _note(comparison, rested),
@@ -109,11 +111,8 @@ def _published(comparison: Comparison) -> Iterator[dict[str, Any]]:
 
 def _note(comparison: Comparison, runs: Iterable[ComparedRun]) -> str:
     """Return what a reader must know of the runs that a number rests on, such as that they played on stand-ins."""
-    texts: dict[str, None] = {}
-    for run in runs:
-        texts |= dict.fromkeys(mark["text"] for mark in run.summary["marks"])
-        texts |= {f"Not measured alike: {one.text}.": None for one in comparison.departures if one.run is run}
-    return " ".join(texts)
+    known = caveats(comparison)
+    return " ".join(dict.fromkeys(text for run in runs for text in known.get(id(run), ())))
 
 
 def _suite(key: SuiteKey) -> dict[str, str]:

@@ -10,6 +10,7 @@ from ..results.wording import percent, plural
 from ..statistics import SequentialTest, trials_for_half_width
 from .contrasts import pooled_pairs
 from .protocol_check import departures, require_alike, same_starting_states
+from .repeats import repeats
 from .runs import ComparedRun, by_policy
 
 RATES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
@@ -107,6 +108,7 @@ def sequential_text(runs: Sequence[ComparedRun], force: bool = False, alpha: flo
             " counts when both have played it on every task, in order; run with --round 1 to play in that order."
         )
     lines += [f"  Not measured alike: {one.run.name} has {one.text}." for one in found]
+    lines += [f"  {repeat.text}" for repeat in repeats(runs)]
     lines += [
         "",
         "Look as often as you like, but do not make the runs longer than they were planned, and do not read McNemar's p"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..results.wording import suite_title
+from ..results.wording import ABSENT, suite_title
 from ..statistics import Interval
 from .comparison import Comparison, SuiteKey
 
@@ -18,8 +18,10 @@ def signed_points(value: float) -> str:
     return f"{100 * value:+.1f}"
 
 
-def p_value(value: float) -> str:
+def p_value(value: float | None) -> str:
     """Return a p-value as "0.031" or "<0.001"."""
+    if value is None:
+        return ABSENT
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 

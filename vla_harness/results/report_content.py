@@ -10,8 +10,8 @@ from .wording import ABSENT, best_interval, duration, interval, number, percent,
 WILSON_NOTE = "Intervals are Wilson's, 95 %."
 EXACT_NOTE = "Intervals are Wilson's, 95 %; † exact (Clopper-Pearson), where the successes are none or all."
 STRATIFIED_NOTE = (
-    "Pooled: every episode weighs the same. Task mean: every task weighs the same, with a score interval that is "
-    "stratified by task."
+    "Pooled: every episode weighs the same. Task mean: every task weighs the same, with an interval that is stratified "
+    "by task."
 )
 
 
