@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
-from vla_harness.command import parse_options, run_command
+from vla_harness.command import command_line, parse_options, run_command
 from vla_harness.evaluate import RunOptions, Site, Suite, SuiteTask, announce, evaluate
 
 
@@ -38,10 +38,11 @@ class RunLibero(RunOptions):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; ``arguments`` without the program's name. Returns the exit code."""
-    return run_command(lambda: _evaluate(parse_options(RunLibero, arguments, "run_libero.py")))
+    command = command_line("run_libero.py", arguments)
+    return run_command(lambda: _evaluate(parse_options(RunLibero, arguments, "run_libero.py"), command))
 
 
-def _evaluate(options: RunLibero) -> int:
+def _evaluate(options: RunLibero, command: str) -> int:
     from vla_harness.envs.libero.benchmark import initial_states, suite_tasks
     from vla_harness.envs.libero.environment import INTERFACE
 
@@ -50,7 +51,9 @@ def _evaluate(options: RunLibero) -> int:
         for task in suite_tasks(options.suite)
     ]
     environments = f"vla_harness.envs:libero/{options.suite}-v0"
-    return evaluate(options, Suite("libero", options.suite, environments, tasks, lambda: _locate(options.assets)))
+    return evaluate(
+        options, Suite("libero", options.suite, environments, tasks, lambda: _locate(options.assets)), command
+    )
 
 
 def _locate(choice: str) -> Site:

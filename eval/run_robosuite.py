@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
-from vla_harness.command import parse_options, run_command
+from vla_harness.command import command_line, parse_options, run_command
 from vla_harness.evaluate import RunOptions, Site, Suite, SuiteTask, announce, evaluate
 from vla_harness.policy_flags import PolicyName
 from vla_harness.protocols import PROTOCOLS
@@ -51,10 +51,11 @@ class RunRobosuite(RunOptions):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; ``arguments`` without the program's name. Returns the exit code."""
-    return run_command(lambda: _evaluate(parse_options(RunRobosuite, arguments, "run_robosuite.py")))
+    command = command_line("run_robosuite.py", arguments)
+    return run_command(lambda: _evaluate(parse_options(RunRobosuite, arguments, "run_robosuite.py"), command))
 
 
-def _evaluate(options: RunRobosuite) -> int:
+def _evaluate(options: RunRobosuite, command: str) -> int:
     from vla_harness.envs.robosuite.benchmark import (
         DEFAULT_ROBOT,
         INITIAL_STATES,
@@ -70,7 +71,7 @@ def _evaluate(options: RunRobosuite) -> int:
         scripted = task.expert and robots == (DEFAULT_ROBOT,)
         tasks.append(SuiteTask(task.task_id, task.name, task.instruction, INITIAL_STATES, offered, scripted))
     environments = f"vla_harness.envs:robosuite/{options.suite}-v0"
-    return evaluate(options, Suite("robosuite", options.suite, environments, tasks, lambda: _locate(options)))
+    return evaluate(options, Suite("robosuite", options.suite, environments, tasks, lambda: _locate(options)), command)
 
 
 def _locate(options: RunRobosuite) -> Site:

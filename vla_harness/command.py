@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
+from pathlib import Path
 from typing import TypeVar
 
 import tyro
@@ -69,6 +71,19 @@ def parse_options(options: type[Options], arguments: Sequence[str] | None, progr
         if not left.code:  # --help
             raise
         raise UserError(f"{_sentence(complaint.getvalue())}; `{program} --help` explains every option.") from None
+
+
+def command_line(program: str, arguments: Sequence[str] | None) -> str:
+    """Return the command as it would be typed again, with secrets left out.
+
+    program: what to call it where ``arguments`` do not come from the command line.
+    """
+    words = [program, *arguments] if arguments is not None else [*_program(sys.argv[0]), *sys.argv[1:]]
+    return re.sub(r"(token=)[^&\s']+", r"\1***", shlex.join(words))
+
+
+def _program(path: str) -> list[str]:
+    return ["python", path] if path.endswith(".py") else [Path(path).name]
 
 
 def _say(text: str, code: int) -> int:

@@ -22,11 +22,11 @@ from .engines import Engine, cluster_words, start_crew
 from .errors import RunFailed, UserError
 from .policy_flags import PolicyOrServerFlags
 from .progress import Progress
-from .protocols import PROTOCOLS, Protocol, default_protocol, protocol_card
+from .protocols import PROTOCOLS, Protocol, chunk_text, default_protocol, protocol_card
 from .registry import ACTION, policy_options
 from .results import RunFolder, collect_provenance, summarize, write_reports
+from .results.configuration import CONFIG, config_differences, extends
 from .results.measured import BATCH_TIMES, PEAK_MEMORY, peak_memory_mb
-from .results.run_folder import CONFIG, config_differences
 from .results.wording import plural
 from .rollout import EnvironmentRecipe, EpisodeJob, RolloutSettings, VideoChoice, run_episodes
 from .rollout.crew import Crew
@@ -76,7 +76,7 @@ class RunOptions(PolicyOrServerFlags):
 
     protocol: Annotated[
         str | None,
-        arg(metavar=_choice(tuple(PROTOCOLS)), help_behavior_hint="(default: openvla; for tformer: vla-harness)"),
+        arg(metavar=_choice(tuple(PROTOCOLS)), help_behavior_hint="(default: the policy's own, else openvla)"),
     ] = None
     """Published evaluation whose settings are kept: trials, steps, settle phase, seeds, actions per inference."""
 
@@ -91,7 +91,8 @@ class RunOptions(PolicyOrServerFlags):
 
     resume: bool = False
     """Go on with the run in --out, or else with the newest one in runs/ of the same settings. Finished episodes stay,
-    errors are played again. Without such a run, start one."""
+    errors are played again. With more --trials than the run has, it is extended, and its reports say so. Without such a
+    run, start one."""
 
     seed: Annotated[int, arg(metavar="N")] = 7
     """Seed of the policy's random draws, a number of at least 0. The environment's seed is the protocol's."""
@@ -170,9 +171,10 @@ class Plan:
         return jobs
 
 
-def evaluate(options: RunOptions, suite: Suite) -> int:
+def evaluate(options: RunOptions, suite: Suite, command: str = "") -> int:
     """Play what is asked for, write the results, print the table, and return the exit code: 0, or 1 after errors.
 
+    command: the command line, for the report; see ``command.command_line``.
     Raises UserError for anything the user can mend, RunFailed when the policy breaks, and KeyboardInterrupt that says
     how to go on; whatever finished until then is kept.
     """
@@ -180,12 +182,13 @@ def evaluate(options: RunOptions, suite: Suite) -> int:
     site = suite.locate()
     path = _run_path(options, plan)
     resuming = options.resume and (path / CONFIG).exists()
-    with RunFolder.open(path, plan.config) if resuming else RunFolder.create(path, plan.config) as folder:
+    config = {**plan.config, "command": command}
+    with RunFolder.open(path, config) if resuming else RunFolder.create(path, config) as folder:
         action = asdict(plan.tasks[0].interface.action)
         environment = {"id": suite.gymnasium_id, "options": dict(site.options), "action": action}  # to play them again
         provenance = collect_provenance(plan.crew, site.assets, site.gl_backend) | {"environment": environment}
         folder.record_provenance(provenance)
-        for name, value in _description(options, plan, path, resuming):
+        for name, value in _description(options, plan, folder, resuming):
             announce(name, value)
         _play(options, plan, site, folder)
         folder.record_provenance(
@@ -206,15 +209,11 @@ def announce(name: str, value: str) -> None:
 
 def make_plan(options: RunOptions, suite: Suite) -> Plan:
     """Check the options against the suite and load the policy. Raises UserError; nothing is written."""
-    protocol = protocol_card(options.protocol or default_protocol(options.policy))
-    if suite.name not in protocol.max_steps:
-        known = ", ".join(protocol.max_steps)
-        raise UserError(f"The protocol {protocol.name} says nothing of the suite {suite.name!r}, only of {known}.")
     tasks = _chosen_tasks(options.tasks, suite)
-    trials = protocol.trials if options.trials is None else options.trials
-    stored = min(task.initial_states for task in tasks)
-    if not 1 <= trials <= stored:
-        raise UserError(f"--trials is {trials}, and the tasks have {stored} initial states: give 1 to {stored}.")
+    # what can be checked is checked before the policy, which takes minutes to load
+    _check_trials(options.trials, tasks)
+    if options.protocol is not None:
+        _check_protocol(protocol_card(options.protocol), options, suite, tasks)
     if options.seed < 0:
         raise UserError(f"--seed is {options.seed}: give a number of at least 0.")
     for name, count in (
@@ -227,6 +226,9 @@ def make_plan(options: RunOptions, suite: Suite) -> Plan:
     require_outlet(options.track)
     crew = _load_policy(options, suite, tasks)
     _check_policy(crew, suite, tasks)
+    protocol = protocol_card(options.protocol or default_protocol(crew.spec))
+    _check_protocol(protocol, options, suite, tasks)
+    trials = protocol.trials if options.trials is None else options.trials
     workers = min(options.workers or crew.cores, len(tasks) * trials)
     config = asdict(options) | {
         "policy": crew.spec.name if options.server else options.policy,
@@ -240,6 +242,20 @@ def make_plan(options: RunOptions, suite: Suite) -> Plan:
         "policy_option": list(options.policy_option),
     }
     return Plan(suite, tasks, trials, protocol, crew, workers, config)
+
+
+def _check_protocol(card: Protocol, options: RunOptions, suite: Suite, tasks: Sequence[SuiteTask]) -> None:
+    """Raise UserError unless the protocol has the suite, and the tasks have its initial states."""
+    if suite.name not in card.max_steps:
+        known = ", ".join(card.max_steps)
+        raise UserError(f"The protocol {card.name} says nothing of the suite {suite.name!r}, only of {known}.")
+    _check_trials(card.trials if options.trials is None else options.trials, tasks)
+
+
+def _check_trials(trials: int | None, tasks: Sequence[SuiteTask]) -> None:
+    stored = min(task.initial_states for task in tasks)
+    if trials is not None and not 1 <= trials <= stored:
+        raise UserError(f"--trials is {trials}, and the tasks have {stored} initial states: give 1 to {stored}.")
 
 
 def _check_policy(policy: Crew, suite: Suite, tasks: Sequence[SuiteTask]) -> None:
@@ -286,30 +302,40 @@ def _run_path(options: RunOptions, plan: Plan) -> Path:
         return options.out
     stem = f"{plan.suite.benchmark}-{plan.suite.name}-{plan.config['policy']}-"
     if options.resume:
+        shorter = []
         for file in sorted(RUNS.glob(f"{stem}*/{CONFIG}"), reverse=True):
             try:
                 stored = json.loads(file.read_text(encoding="utf-8"))
             except ValueError:
                 continue
-            if not config_differences(stored, plan.config):
+            if not (differing := config_differences(stored, plan.config)):
                 return file.parent
+            if extends(stored, plan.config, differing):
+                shorter.append(file.parent)
+        if shorter:
+            return shorter[0]
     return RUNS / f"{stem}{datetime.now():%Y%m%d-%H%M%S}"
 
 
-def _description(options: RunOptions, plan: Plan, path: Path, resuming: bool) -> list[tuple[str, str]]:
+def _description(options: RunOptions, plan: Plan, folder: RunFolder, resuming: bool) -> list[tuple[str, str]]:
     card = plan.protocol
+    chosen = " (the policy's own)" if plan.crew.spec.protocol else " (the default)"
+    chunks = plan.crew.spec.horizon > 1
     sees = "the simulator's state" if plan.crew.spec.reads_scene else ", ".join(plan.crew.spec.cameras) or "nothing"
     source = options.server or options.checkpoint
-    news = "resumed" if resuming else "new; there was no run to resume" if options.resume else "new"
+    resumed = f"resumed, and extended from {folder.extended_from} trials" if folder.extended_from else "resumed"
+    news = resumed if resuming else "new; there was no run to resume" if options.resume else "new"
     return [
         ("policy", f"{plan.config['policy']}{f' from {source}' if source else ''}, which sees {sees}"),
         (
             "protocol",
-            f"{card.name}: {plural(len(plan.tasks), 'task')} x {plural(plan.trials, 'episode')} of at most"
-            f" {card.max_steps[plan.suite.name]} steps, seed {options.seed}",
+            f"{card.name}{'' if options.protocol else chosen}: {plural(len(plan.tasks), 'task')} x"
+            f" {plural(plan.trials, 'episode')} of at most {card.max_steps[plan.suite.name]} steps,"
+            f" seed {options.seed}",
         ),
+        *([("actions", chunk_text(plan.crew.spec.horizon, card.actions_per_inference))] if chunks else []),
         ("workers", f"{plan.workers}{cluster_words(plan.crew)}"),
-        ("out", f"{path} ({news})"),
+        ("out", f"{folder.path} ({news})"),
     ]
 
 

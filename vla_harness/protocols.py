@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .errors import UserError
+from .types import PolicySpec
 
 SETTLE_ACTION = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0)
 _OPENVLA_STEPS = {"spatial": 220, "object": 280, "goal": 300, "10": 520, "90": 400}
@@ -24,7 +25,8 @@ class Protocol:
     settle_steps, settle_action: actions sent before the policy sees anything, so that objects come to rest.
     environment_seed: the seed every episode's environment is reset with; None means the episode's own number.
     image_size: pixels (height, width) frames are rendered at unless the policy's spec wants another size.
-    image_path: what the protocol's own policies do to a frame before the network, in words.
+    image_path: what the policy that the protocol was published with does to a frame before the network, in words; what
+        a run's policy does is in its spec.
     actions_per_inference: actions executed of each chunk; None means all that the policy returns.
     """
 
@@ -107,12 +109,20 @@ PROTOCOLS = {
 }
 
 
-_OWN = {"tformer": "vla-harness"}
+def default_protocol(spec: PolicySpec) -> str:
+    """Return the protocol of LIBERO that a policy is evaluated under unless the user names another.
+
+    That is the one that its spec states, as every policy with a published evaluation does. For others it is openvla's,
+    the most used one, which executes one action of each inference, or "vla-harness", the same one but with all actions
+    that the policy returns, if it returns several.
+    """
+    return spec.protocol or ("openvla" if spec.horizon == 1 else "vla-harness")
 
 
-def default_protocol(policy: str) -> str:
-    """Return the protocol of LIBERO that ``policy`` is evaluated under unless the user names another."""
-    return _OWN.get(policy, "openvla")
+def chunk_text(horizon: int, executed: int | None) -> str:
+    """Return how much of each inference is executed, as "1 of the policy's 16 of each inference"."""
+    played = horizon if executed is None else min(executed, horizon)
+    return f"{'all' if played == horizon else played} of the policy's {horizon} of each inference"
 
 
 def protocol_card(name: str) -> Protocol:

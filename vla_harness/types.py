@@ -138,6 +138,9 @@ class PolicySpec:
     horizon: actions per call of ``act``.
     max_batch: most observations per call of ``act``.
     reads_scene: it reads the simulator's own state; every table marks its results.
+    protocol: name of the evaluation protocol that it is meant for, a key of ``vla_harness.protocols.PROTOCOLS``; None
+        leaves the choice to ``vla_harness.protocols.default_protocol``.
+    image_path: what it does to a rendered frame before its network, in words; None where it does not say.
     """
 
     name: str
@@ -150,6 +153,8 @@ class PolicySpec:
     max_batch: int = 64
     reads_scene: bool = False
     state_lengths: tuple[int, ...] = ()
+    protocol: str | None = None
+    image_path: str | None = None
 
     def __post_init__(self) -> None:
         if self.state_lengths and len(self.state_lengths) != len(self.state_keys):

@@ -163,6 +163,7 @@ def _hello(service: ActionService) -> dict[str, Any]:
         "observation_params": wishes,
         "action_spec": _action_spec(action),
         "observation_spec": _observation_spec(spec, sent),
+        "evaluation_protocol": spec.protocol,  # ours alone; vla-eval passes over it
     }
 
 

@@ -133,6 +133,8 @@ def _spec(config: DataConfig | None, videos: Sequence[str], states: Sequence[str
         state_keys=robot.state_keys if states else (),
         horizon=horizon,
         max_batch=16,
+        protocol="groot",
+        image_path=f"{robot.image_orientation.replace('_', ' ')}; the rest is the server's",
     )
 
 

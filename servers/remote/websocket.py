@@ -94,6 +94,8 @@ class OpenpiRemote:
                 image_orientation=OPENPI.images,
                 state_keys=LIBERO_STATE,
                 max_batch=_CONNECTIONS,
+                protocol="openpi",
+                image_path=f"mirrored, resized with padding to {_OPENPI_SIZE[0]}",
             )
             self.provenance = {"server": url, "server_metadata": said}
             blank = blank_observation(self.spec)
@@ -218,4 +220,6 @@ def _vla_eval_spec(hello: Mapping[str, Any], url: str) -> PolicySpec:
         image_orientation=VLA_EVAL.images,
         state_keys=LIBERO_STATE if state or wishes.get("send_state") else (),
         max_batch=_CONNECTIONS,
+        protocol=hello.get("evaluation_protocol"),
+        image_path="mirrored; the rest is the server's",
     )

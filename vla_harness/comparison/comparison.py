@@ -26,8 +26,9 @@ class Comparison:
     """What the tables say.
 
     policies: name -> its run on each suite, in the order given. suites: those with a run.
-    departures: what differs in measurement, empty unless forced. repeats: runs that are the same episodes. contrasts and letters: of each suite, and of all
-    suites together under None if there are several; letters only where every two policies could be compared.
+    departures: what differs in measurement, empty unless forced. repeats: runs that are the same episodes.
+    contrasts and letters: of each suite, and of all suites together under None if there are several; letters only
+    where every two policies could be compared.
     average: of a policy with a run on every one of several suites, the mean of the suites' rates with its interval.
     published: rows to show, empty unless asked for.
     """

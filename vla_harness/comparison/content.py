@@ -132,7 +132,8 @@ def _differences(comparison: Comparison, scope: SuiteKey | None) -> Table:
     if any(contrast.counts for contrast in found):
         notes.append(
             "Paired on task and initial state; difference in percentage points with Newcombe's paired 95 % interval; p:"
-            " McNemar's exact test, which errs towards too large, and its mid-P version; P(A > B): that A wins most discordant pairs, under a Beta(1, 1) prior."
+            " McNemar's exact test; mid-P: the same test, with half the probability of what was seen; P(A > B): that A"
+            " wins most discordant pairs, under a Beta(1, 1) prior."
         )
     if unpaired := sorted({contrast.test for contrast in found if contrast.counts is None}):
         tests = " or ".join(f"{test}'s" for test in unpaired)

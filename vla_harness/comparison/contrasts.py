@@ -35,7 +35,8 @@ class Contrast:
 
     counts: of the pairs; None when the episodes are no pairs. episodes: of each that the comparison rests on.
     difference: first minus second, in [-1, 1], with its 95 % interval. p: of the exact test called ``test``;
-    mid_p: of McNemar's mid-P test, None for no pairs; adjusted_p: with Holm's correction over the contrasts of the same table. probability: P(first > second).
+    mid_p: of McNemar's mid-P test, None for no pairs. adjusted_p: p with Holm's correction over the contrasts of the
+    same table. probability: P(first > second).
     """
 
     first: str

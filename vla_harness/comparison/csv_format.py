@@ -14,10 +14,9 @@ from .runs import ComparedRun
 
 COLUMNS = (
     "kind", "benchmark", "suite", "task_id", "task", "policy", "against", "successes", "trials", "errors", "value",
-    "low", "high", "interval", "pairs", "only_policy", "only_against", "p", "p_mid", "p_holm", "probability_better", "letters",
-    "mean_steps_on_success", "latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "env_steps_per_second", "wall_s",
-    "peak_mb", "peak_worker_mb", "peak_gpu_mb",
-    "run", "source", "note",
+    "low", "high", "interval", "pairs", "only_policy", "only_against", "p", "p_mid", "p_holm", "probability_better",
+    "letters", "mean_steps_on_success", "latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "env_steps_per_second",
+    "wall_s", "peak_mb", "peak_worker_mb", "peak_gpu_mb", "run", "source", "note",
 )  # fmt: skip
 """kind: task, suite, mean, difference (policy minus against), published, or verdict (run minus published). value, low
 and high are rates or differences of rates, in [-1, 1]; interval and p name their method in ``interval``. p_mid: the

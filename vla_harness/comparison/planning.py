@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import isinf
 
 from ..errors import UserError
+from ..results.marks import trials_added
 from ..results.wording import percent, plural
 from ..statistics import SequentialTest, trials_for_half_width
 from .contrasts import pooled_pairs
@@ -76,7 +77,8 @@ def sequential_text(runs: Sequence[ComparedRun], force: bool = False, alpha: flo
     found = departures(runs, runs[0])
     if not force:
         require_alike(found)
-    trials = min(run.recorded.config["trials"] for run in runs)
+    # the number that a run was started with: what was added later cannot have been planned
+    trials = min(min([run.recorded.config["trials"], *(n for n, _ in trials_added(run.recorded))]) for run in runs)
     tasks = sum(len(_shared_tasks(a, b)) for a, b in shared)
     states = next((state for state in range(trials) if not all(_both_ended(a, b, state) for a, b in shared)), trials)
     counts, played = pooled_pairs(shared, states), pooled_pairs(shared, trials).pairs

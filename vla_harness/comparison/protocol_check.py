@@ -1,12 +1,12 @@
 """Whether runs were measured alike: one table holds only those, or marks what differs.
 
-What belongs to the policy itself (checkpoint, cameras, its own image size, precision, seed of its draws) may differ;
-what belongs to the measurement may not.
+What belongs to the policy itself (checkpoint, cameras, its own image size and path, precision, seed of its draws) may
+differ; what belongs to the measurement may not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from .runs import ComparedRun
 VERSIONS = ("mujoco", "robosuite", "hf-libero")
 STARTING_STATE = ("settle steps", "settle action", "environment seed", "assets", "environment", *VERSIONS)
 """Fields without which equal numbers of initial states are not equal states, so that episodes are no pairs."""
-_CARD = ("settle_steps", "settle_action", "environment_seed", "image_size", "image_path", "actions_per_inference")
+_CARD = ("settle_steps", "settle_action", "environment_seed")
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,17 @@ def _general(run: ComparedRun) -> dict[str, str]:
     return {
         "trials": value_text(config["trials"]),
         **{name.replace("_", " "): value_text(card.get(name)) for name in _CARD},
+        "actions per inference": _executed(card, provenance.get("policy_spec", {})),
         "assets": _assets(provenance.get("assets", {})),
         **{name: value_text(versions.get(name)) for name in VERSIONS},
         "environment": value_text(environment),
     }
+
+
+def _executed(card: Mapping[str, Any], spec: Mapping[str, Any]) -> str:
+    """Return what the protocol leaves of a policy's chunk; a policy with shorter chunks notices no limit."""
+    limit, horizon = card.get("actions_per_inference"), spec.get("horizon", 1)
+    return "all of the policy's" if limit is None or limit >= horizon else value_text(limit)
 
 
 def _of_suite(run: ComparedRun) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from ..errors import UserError
 
 CONFIG = "config.json"
 REQUIRED = ("suite", "policy", "checkpoint", "protocol", "tasks", "trials", "seed")
-MAY_DIFFER = ("workers", "engine", "replicas", "track", "out", "resume", "video", "server", "round")
+MAY_DIFFER = ("workers", "engine", "replicas", "track", "out", "resume", "video", "server", "round", "command")
 """Fields of the configuration that cannot change a result, and so may differ on resume."""
 
 
@@ -37,6 +37,11 @@ def config_differences(stored: Mapping[str, Any], given: Mapping[str, Any]) -> l
         left.pop(name, None)
         right.pop(name, None)
     return _differences(left, right)
+
+
+def extends(stored: Mapping[str, Any], given: Mapping[str, Any], differing: Sequence[str]) -> bool:
+    """Return whether ``given`` is the stored configuration with more trials; differing: ``config_differences``."""
+    return list(differing) == ["trials"] and given["trials"] > stored["trials"]
 
 
 def _differences(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[str]:

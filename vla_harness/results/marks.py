@@ -9,7 +9,7 @@ from typing import Any
 
 from ..protocols import PROTOCOLS
 from .measured import MEASURED
-from .run_folder import RecordedRun
+from .run_folder import EXTENDED_FROM, RecordedRun
 from .wording import SUITES, plural, value_text
 
 
@@ -27,7 +27,7 @@ def marks(run: RecordedRun, summary: Mapping[str, Any]) -> list[dict[str, str]]:
     """Return the marks that every table of this run carries, each with its kind and one sentence.
 
     kinds: "errors" and "incomplete" make the headline provisional; "stand_ins" and "reads_scene" take it out of
-    comparisons; "protocol" and "mixed" state departures.
+    comparisons; "protocol", "mixed" and "extended" state departures.
     """
     found = []
     if errors := summary["errors"]:
@@ -38,6 +38,12 @@ def marks(run: RecordedRun, summary: Mapping[str, Any]) -> list[dict[str, str]]:
         )  # fmt: skip
     if missing := summary["planned"] - len(run.results):
         found.append(("incomplete", f"{plural(missing, 'episode')} of {summary['planned']:,} not played yet."))
+    if steps := trials_added(run):
+        numbers = ", then ".join(f"from {before} to {after}" for before, after in steps)
+        found.append(
+            ("extended", f"Extended {numbers} trials a task after it had begun: intervals and tests hold for a number"
+             " that was fixed before the first episode.")
+        )  # fmt: skip
     if is_stand_in(run):
         found.append(("stand_ins", "Played on generated stand-in assets: this is not a LIBERO result."))
     if summary["reads_scene"]:
@@ -50,6 +56,12 @@ def marks(run: RecordedRun, summary: Mapping[str, Any]) -> list[dict[str, str]]:
     if mixed := _mixed(run):
         found.append(("mixed", f"The sittings of this run differ in {'; '.join(mixed)}."))
     return [{"kind": kind, "text": text} for kind, text in found]
+
+
+def trials_added(run: RecordedRun) -> list[tuple[int, int]]:
+    """Return (trials before, trials after) of each time that the run was extended."""
+    sittings = [sitting.config for sitting in run.sittings if EXTENDED_FROM in sitting.config]
+    return [(config[EXTENDED_FROM], config["trials"]) for config in sittings]
 
 
 def protocol_differences(config: Mapping[str, Any], provenance: Mapping[str, Any]) -> list[str]:

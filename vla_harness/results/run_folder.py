@@ -10,7 +10,6 @@ up to the last episode that it finished.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import sqlite3
 import time
@@ -20,14 +19,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
 from ..errors import UserError
 from ..types import EpisodeKey, EpisodeResult
-from .configuration import CONFIG, REQUIRED, config_differences, read_config, to_json
+from .configuration import CONFIG, REQUIRED, config_differences, extends, read_config, to_json
 from .database import DATABASE, Sitting, connect, explain_database_errors, read_results, read_sittings
 from .episode_rows import UPSERT, to_row
 from .files import UNFINISHED, explain_write_errors, remove_unfinished, write_text
+from .lock import WriterLock
 
 MUST_AGREE = (
     ("assets", "digest"),
@@ -37,6 +37,10 @@ MUST_AGREE = (
     ("versions", "hf-libero"),
 )
 """Parts of the provenance that decide scores: a sitting in which one differs from the first is refused."""
+
+
+EXTENDED_FROM = "extended_from"
+"""In a sitting's configuration: the trials that the run had before this sitting planned more."""
 
 
 @dataclass(frozen=True)
@@ -52,23 +56,33 @@ class RecordedRun:
 class RunFolder:
     """The one writer of a run. Make it with ``create`` or ``open``; use it as a context manager, or ``close`` it."""
 
-    def __init__(self, path: Path, config: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-        """Not for callers: take the writer's lock, open the database and begin a sitting."""
+    def __init__(
+        self,
+        path: Path,
+        lock: WriterLock,
+        config: Mapping[str, Any],
+        given: Mapping[str, Any],
+        extended_from: int | None = None,
+    ) -> None:
+        """Not for callers: open the database and begin a sitting, under the lock that this object then owns."""
         self.path = path
         self.config = config
-        """The configuration the run was created with."""
-        self._lock = _lock(path)
+        """The configuration the run was created with, with its present number of trials."""
+        self.extended_from = extended_from
+        """Trials that the run had before this sitting planned more; None if it did not."""
+        remove_unfinished(path)
+        stated = given if extended_from is None else {**given, EXTENDED_FROM: extended_from}
+        self._database = connect(path)
         try:
-            remove_unfinished(path)
-            self._database = connect(path)
             with self._transaction() as database:
                 self._sitting = database.execute(
                     "INSERT INTO sittings (started_at, wall_s, config, provenance) VALUES (?, 0, ?, '{}')",
-                    (datetime.now(UTC).isoformat(timespec="seconds"), to_json(given)),
+                    (datetime.now(UTC).isoformat(timespec="seconds"), to_json(stated)),
                 ).lastrowid
         except BaseException:
-            self._lock.close()
+            self._database.close()
             raise
+        self._lock = lock.keep()
         self._started = time.monotonic()
 
     @classmethod
@@ -87,16 +101,20 @@ class RunFolder:
             raise UserError(f"{path} holds a run already: add --resume to go on with it, or choose another --out.")
         with explain_write_errors(path):
             path.mkdir(parents=True, exist_ok=True)
-            leftovers = {entry.name for entry in path.iterdir()}
-        # A creation that was killed leaves these; config.json comes last and makes the folder a run.
-        leftovers = {name for name in leftovers if not UNFINISHED.fullmatch(name)}
-        if leftovers - {DATABASE, DATABASE + "-journal", CONFIG + ".tmp"}:
-            raise UserError(f"{path} is not empty and is not a run: choose another --out.")
-        with closing(connect(path, create=True)) as database:
-            if database.execute("SELECT count(*) FROM episodes").fetchone()[0]:
-                raise UserError(f"{path} holds episodes but no {CONFIG}: put it back, or choose another --out.")
-        write_text(path / CONFIG, to_json(config, indent=2) + "\n")
-        return cls(path, json.loads(to_json(config)), config)
+        with WriterLock(path) as lock:
+            with explain_write_errors(path):
+                leftovers = {entry.name for entry in path.iterdir()}
+            if CONFIG in leftovers:  # of a process that was quicker
+                raise UserError(f"{path} holds a run already: add --resume to go on with it, or choose another --out.")
+            # A creation that was killed leaves these; config.json comes last and makes the folder a run.
+            leftovers = {name for name in leftovers if not UNFINISHED.fullmatch(name)}
+            if leftovers - {DATABASE, DATABASE + "-journal", CONFIG + ".tmp"}:
+                raise UserError(f"{path} is not empty and is not a run: choose another --out.")
+            with closing(connect(path, create=True)) as database:
+                if database.execute("SELECT count(*) FROM episodes").fetchone()[0]:
+                    raise UserError(f"{path} holds episodes but no {CONFIG}: put it back, or choose another --out.")
+            write_text(path / CONFIG, to_json(config, indent=2) + "\n")
+            return cls(path, lock, json.loads(to_json(config)), config)
 
     @classmethod
     def open(cls, path: str | Path, config: Mapping[str, Any]) -> Self:
@@ -104,15 +122,24 @@ class RunFolder:
 
         Raises UserError if there is no run, if it is damaged, if another process is writing it, or if ``config``
         differs from the stored one in a field that can change results (all but ``MAY_DIFFER``); the fields are named.
+        More trials than the run has extend it: they are stored, and every report says so.
         """
         path = Path(path)
-        stored = read_config(path)
-        if differing := config_differences(stored, config):
-            raise UserError(
-                f"{path} was started with another {', '.join(differing)}: "
-                "repeat the first command with --resume, or choose another --out."
-            )
-        return cls(path, stored, config)
+        read_config(path)  # a folder that is no run is told so before anything else
+        with WriterLock(path) as lock:
+            stored = read_config(path)
+            differing = config_differences(stored, config)
+            if extends(stored, config, differing):
+                run = cls(path, lock, stored | {"trials": config["trials"]}, config, stored["trials"])
+                # after the sitting that says so, and so never without a word
+                write_text(path / CONFIG, to_json(run.config, indent=2) + "\n")
+                return run
+            if differing:
+                raise UserError(
+                    f"{path} was started with another {', '.join(differing)}: "
+                    "repeat the first command with --resume, or choose another --out."
+                )
+            return cls(path, lock, stored, config)
 
     def record_provenance(self, provenance: Mapping[str, Any]) -> None:
         """Store what this sitting runs on (see ``collect_provenance``).
@@ -166,7 +193,7 @@ class RunFolder:
 
     def close(self) -> None:
         """Store the sitting's time, close the database and let other processes write. May be called twice."""
-        if self._lock.closed:
+        if not self._lock.held:
             return
         try:
             with self._transaction() as database:
@@ -203,20 +230,6 @@ def read_run(path: str | Path) -> RecordedRun:
 
 def _recorded(path: Path, config: Mapping[str, Any], database: sqlite3.Connection) -> RecordedRun:
     return RecordedRun(path, config, tuple(read_results(database)), tuple(read_sittings(database)))
-
-
-def _lock(path: Path) -> IO[str]:
-    """Return config.json, open and locked; the system drops the lock with the process, also on kill -9."""
-    with explain_write_errors(path):
-        file = (path / CONFIG).open("r+", encoding="utf-8")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise UserError(f"{path} is being written by another process: wait for it, or choose another --out.") from None
-    except OSError:
-        pass  # some cluster file systems have no locks; a run without one is better than none
-    return file
 
 
 def provenance_part(mapping: Mapping[str, Any], keys: Sequence[str]) -> Any:

@@ -50,5 +50,12 @@ def whole_frame(frames: np.ndarray | Tensor) -> Tensor:
     return _scaled(functional.interpolate(images, size=(SIZE, SIZE), mode="bicubic", antialias=True))
 
 
+IMAGE_PATHS = {
+    "nvidia": f"middle crop of {CROP} of each side, bilinear to {SIZE}",
+    "lerobot": f"whole frame, bicubic to {SIZE}",
+}
+"""Ways to make frames small, in words."""
+
+
 def _scaled(images: Tensor) -> Tensor:
     return (images.float() - 127.5) / 127.5

@@ -20,7 +20,7 @@ from ..graphs import GraphedCall
 from .action_head import Sampler
 from .assembly import GROOT_3B, GrootParts, open_groot
 from .embodiments import NO_CONVENTION
-from .images import middle_crop, whole_frame
+from .images import IMAGE_PATHS, middle_crop, whole_frame
 from .prompts import PromptStyle
 from .transforms import Inputs
 
@@ -89,15 +89,18 @@ class GrootPolicy(Policy):
             self._network = forward if parts.precision.bits else GraphedCall(forward)
         config, head = parts.transforms.config, parts.model.config.head
         robot = config.robot
+        orientation = robot.image_orientation if robot else "upright"
         self.spec = PolicySpec(
             name="groot",
             action=robot.action if robot else NO_CONVENTION,
             cameras=robot.cameras if robot else config.video,
             image_size=robot.image_size if robot else None,
-            image_orientation=robot.image_orientation if robot else "upright",
+            image_orientation=orientation,
             state_keys=robot.state_keys if robot else config.state,
             horizon=head.action_horizon,
             max_batch=16,
+            protocol="groot",
+            image_path=f"{orientation.replace('_', ' ')}, {IMAGE_PATHS[frames]}",
         )
 
     def act(self, observations: Sequence[Observation]) -> np.ndarray:

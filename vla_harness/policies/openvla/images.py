@@ -77,6 +77,12 @@ def libero_image(frame: np.ndarray, center_crop: bool = True) -> np.ndarray:
     return crop_center(image) if center_crop else image
 
 
+def image_path(center_crop: bool) -> str:
+    """Return what ``libero_images`` does to a rendered frame, in words."""
+    crop = f", center crop of area {CROP_AREA}" if center_crop else ""
+    return f"mirrored, JPEG 95, lanczos3 to {IMAGE_SIZE}{crop}"
+
+
 def jpeg_round_trip(image: np.ndarray) -> np.ndarray:
     """Return (H, W, 3) uint8 after JPEG at quality 95, colour halved both ways, decoded with the fast integer DCT."""
     try:

@@ -13,7 +13,7 @@ from ...checkpoints import module_bytes
 from ...types import DELTA_EEF_POSE, Observation, Policy, PolicySpec, random_generator
 from .actions import libero_gripper, token_values
 from .decoding import padded_prompts
-from .images import libero_images, plain_image
+from .images import image_path, libero_images, plain_image
 from .loading import OpenVLAParts
 from .oft import CHUNK, ENTRIES, STATE
 from .oft_weights import load_oft
@@ -45,6 +45,8 @@ class OFTPolicy(Policy):
             state_keys=STATE_KEYS if self.oft.state is not None else (),
             horizon=CHUNK,
             max_batch=parts.max_batch,
+            protocol="openvla-oft",
+            image_path=image_path(center_crop),
         )
         if parts.fixed_shapes:  # recorded or compiled now and not in the first episode
             images, words = np.zeros((1, len(cameras), 224, 224, 3), np.uint8), "pick up the black bowl"

@@ -15,7 +15,7 @@ from ...checkpoints import module_bytes
 from ...types import DELTA_EEF_POSE, Observation, Policy, PolicySpec
 from .actions import libero_gripper, token_values
 from .decoding import Decoder
-from .images import libero_images, plain_image
+from .images import image_path, libero_images, plain_image
 from .loading import OpenVLAParts, open_openvla
 from .oft_policy import OFTPolicy
 from .oft_weights import is_oft
@@ -82,6 +82,8 @@ class OpenVLAPolicy(Policy):
             image_size=(RENDERED, RENDERED),
             image_orientation="mirrored",
             max_batch=parts.max_batch,
+            protocol="openvla",
+            image_path=image_path(center_crop),
         )
         if parts.fixed_shapes:  # recorded or compiled now and not in the first episode
             self._actions(np.zeros((1, 224, 224, 3), np.uint8), ["pick up the black bowl and place it on the plate"])

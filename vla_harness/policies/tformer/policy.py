@@ -69,6 +69,8 @@ class TformerPolicy(Policy):
             image_size=self.card.image_size,
             state_keys=self.card.state_keys,
             horizon=played,
+            protocol="vla-harness",
+            image_path="as rendered",
         )
         self.spec = replace(spec, state_lengths=_lengths(spec, self.card.network.state_dim))
 
