@@ -329,11 +329,15 @@ def _description(options: RunOptions, plan: Plan, folder: RunFolder, resuming: b
         ("policy", f"{plan.config['policy']}{f' from {source}' if source else ''}, which sees {sees}"),
         (
             "protocol",
-            f"{card.name}{'' if options.protocol else chosen}: {plural(len(plan.tasks), 'task')} x"
+            f"{card.name}: {plural(len(plan.tasks), 'task')} x"
             f" {plural(plan.trials, 'episode')} of at most {card.max_steps[plan.suite.name]} steps,"
-            f" seed {options.seed}",
+            f" seed {options.seed}{'' if options.protocol else chosen}",
         ),
-        *([("actions", chunk_text(plan.crew.spec.horizon, card.actions_per_inference))] if chunks else []),
+        *(
+            [("actions", f"{chunk_text(plan.crew.spec.horizon, card.actions_per_inference)} of each inference")]
+            if chunks
+            else []
+        ),
         ("workers", f"{plan.workers}{cluster_words(plan.crew)}"),
         ("out", f"{folder.path} ({news})"),
     ]

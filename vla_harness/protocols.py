@@ -13,6 +13,7 @@ from .errors import UserError
 from .types import PolicySpec
 
 SETTLE_ACTION = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0)
+OWN_IMAGE_PATH = "the policy's own"
 _OPENVLA_STEPS = {"spatial": 220, "object": 280, "goal": 300, "10": 520, "90": 400}
 
 
@@ -91,7 +92,7 @@ PROTOCOLS = {
             "vla-harness",
             trials=50,
             max_steps=_OPENVLA_STEPS,
-            image_path="the policy's own",
+            image_path=OWN_IMAGE_PATH,
             actions_per_inference=None,
             source="openvla's trials and steps; each policy plays as many actions of a chunk as it says itself",
         ),
@@ -101,7 +102,7 @@ PROTOCOLS = {
             max_steps={"single-arm": 500, "two-arm": 500},
             settle_steps=0,
             settle_action=(),
-            image_path="the policy's own",
+            image_path=OWN_IMAGE_PATH,
             actions_per_inference=None,
             source="ARISE-Initiative/robosuite-benchmark: horizon 500 at 20 Hz for every task",
         ),
@@ -120,9 +121,9 @@ def default_protocol(spec: PolicySpec) -> str:
 
 
 def chunk_text(horizon: int, executed: int | None) -> str:
-    """Return how much of each inference is executed, as "1 of the policy's 16 of each inference"."""
+    """Return how much of each inference is executed, as "1 of the policy's 16"."""
     played = horizon if executed is None else min(executed, horizon)
-    return f"{'all' if played == horizon else played} of the policy's {horizon} of each inference"
+    return "1" if horizon == 1 else f"{'all' if played == horizon else played} of the policy's {horizon}"
 
 
 def protocol_card(name: str) -> Protocol:

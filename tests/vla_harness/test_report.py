@@ -144,6 +144,40 @@ def test_nothing_from_outside_becomes_markup(tmp_path: Path) -> None:
     assert "<script" not in body and "](" not in body
 
 
+def test_the_report_says_when_how_and_what_was_applied_without_dumps_or_fields_of_one_name(tmp_path: Path) -> None:
+    stated = PROVENANCE | {
+        "policy_spec": {
+            "name": "eyes", "cameras": ["agentview"], "image_size": [128, 128], "image_orientation": "mirrored",
+            "image_path": "mirrored, lanczos3 to 224", "state_keys": [], "horizon": 8, "action": {
+                "mode": "delta", "translation_unit": 0.05, "rotation": "axis_angle", "rotation_unit": 0.5,
+                "gripper_open": -1.0, "gripper_closed": 1.0}},
+        "seed": 0,
+        "trained_on": [{"name": "a"}, {"name": "b"}],
+        "server_metadata": {"model": {"name": "x", "layers": [1, 2]}},
+        "environment": {"id": "envs:libero/spatial-v0", "options": {"assets": "/a"}, "action": {}},
+    }  # fmt: skip
+    command = "python eval/run_libero.py --suite spatial"
+    markdown, page, _ = write(tmp_path, six(), stated, command=command)
+    for text in (
+        "| image path | mirrored, lanczos3 to 224 |",
+        "| frames | agentview, 128 x 128 |",
+        "| actions per inference | 1 of the policy's 8 |",
+        "| run seed | 7 |",
+        "| policy seed | 0 |",
+        "| policy trained on | a; b |",
+        "| policy server metadata model layers | 1, 2 |",
+        f"| command | {command} |",
+    ):
+        assert text in markdown
+    assert re.search(r"\| started \| 20\d\d-\d\d-\d\d \d\d:\d\d UTC, for ", markdown)
+    assert command in page.text and re.search(r"protocol openvla · 20\d\d-\d\d-\d\d", page.text)
+    for dump in ("{'", "['", "PosixPath", "None", "translation_unit"):
+        assert dump not in markdown and dump not in page.text
+    names = re.findall(r"^\| ([^|]+) \|", markdown[markdown.index("## Run") :], re.MULTILINE)
+    named = [name for name in names if name not in ("field", "---")]
+    assert len(named) == len(set(named))
+
+
 def test_videos_are_linked(tmp_path: Path) -> None:
     _, page, _ = write(tmp_path, six(video="videos/task 1.mp4"))
     assert [attributes["href"] for tag, attributes in page.tags if tag == "a"] == ["videos/task%201.mp4"]

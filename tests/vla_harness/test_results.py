@@ -170,6 +170,67 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
     RunFolder.open(tmp_path, configuration()).close()
 
 
+def test_of_processes_that_create_one_run_at_the_same_moment_one_does(tmp_path: Path) -> None:
+    """Each waits for the others to be there, creates the run, adds an episode of its own and stays."""
+    code = (
+        "import sys, time; from pathlib import Path\n"
+        "from tests.vla_harness.runs import *; from vla_harness.errors import UserError\n"
+        "from vla_harness.results import RunFolder\n"
+        "path, me = Path(sys.argv[1]), int(sys.argv[2])\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
+        "for turn in range(12):\n"
+        "    while time.time() % 0.25 > 0.02: time.sleep(0.001)\n"
+        "    try:\n"
+        "        run = RunFolder.create(path / str(turn), configuration(workers=me))\n"
+        "        run.add(episode(0, me)); print(turn, 'has it', flush=True); time.sleep(0.15); run.close()\n"
+        "    except UserError as error:\n"
+        "        print(turn, 'refused' if 'another process' in str(error) or 'already' in str(error) else error)\n"
+        "        time.sleep(0.15)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])}
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path), str(me)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
+        )
+        for me in range(3)
+    ]  # fmt: skip
+    for racer in racers:
+        assert racer.stdout is not None and racer.stdout.readline() == "ready\n"
+    said = [racer.communicate("go\n", timeout=120)[0].splitlines() for racer in racers]
+    for turn in range(12):
+        outcomes = sorted(lines[turn] for lines in said)
+        assert outcomes == [f"{turn} has it", f"{turn} refused", f"{turn} refused"]
+        run = read_run(tmp_path / str(turn))
+        assert len(run.results) == len(run.sittings) == 1
+        assert run.results[0].key.initial_state == run.sittings[0].config["workers"] == run.config["workers"]
+
+
+def test_a_run_is_extended_by_more_trials_and_its_reports_say_so(tmp_path: Path) -> None:
+    recorded(tmp_path, [episode(task, state) for task in (0, 1) for state in range(3)])
+    with pytest.raises(UserError, match="another trials"):
+        RunFolder.open(tmp_path, configuration(trials=2))
+    with pytest.raises(UserError, match="another trials, seed"):
+        RunFolder.open(tmp_path, configuration(trials=4, seed=8))
+    assert read_run(tmp_path).config["trials"] == 3
+    with RunFolder.open(tmp_path, configuration(trials=4)) as run:
+        assert run.extended_from == 3 and len(run.finished()) == 6
+        run.add(episode(0, 3, "failure"))
+        with pytest.raises(UserError, match="being written by another process"):
+            RunFolder.open(tmp_path, configuration(trials=5))  # also while its configuration has been replaced
+        run.add(episode(1, 3))
+        summary = write_reports(run)
+    assert (summary["planned"], summary["complete"], summary["successes"]) == (8, True, 7)
+    (mark,) = [mark["text"] for mark in summary["marks"] if mark["kind"] == "extended"]
+    assert mark.startswith("Extended from 3 to 4 trials a task after it had begun")
+    assert mark in (tmp_path / "report.md").read_text() and mark in (tmp_path / "report.html").read_text()
+    with RunFolder.open(tmp_path, configuration(trials=4)) as run:  # a resume of it is no further extension
+        assert run.extended_from is None
+        assert [mark["kind"] for mark in write_reports(run)["marks"]].count("extended") == 1
+    RunFolder.open(tmp_path, configuration(trials=6)).close()
+    assert "from 3 to 4, then from 4 to 6 trials" in str(write_reports(tmp_path)["marks"])
+
+
 @pytest.mark.parametrize("change", [{"assets": {"kind": "path", "digest": "99"}}, {"checkpoint_sha256": "ff"}])
 def test_a_sitting_with_other_assets_or_weights_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     recorded(tmp_path, [episode()])
@@ -328,7 +389,7 @@ def test_marks_of_a_run(tmp_path: Path) -> None:
     texts = mark_texts(run)
     assert set(texts) == {"incomplete", "stand_ins", "reads_scene", "protocol"}
     assert "5 episodes of 6" in texts["incomplete"]
-    assert "2 of 10 tasks; trials 3 instead of 50; image size 224, 224 instead of 256, 256" in texts["protocol"]
+    assert "2 of 10 tasks; trials 3 instead of 50; image size 224 x 224 instead of 256 x 256" in texts["protocol"]
 
 
 def test_a_run_to_the_letter_of_its_protocol_has_no_marks(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from ..protocols import PROTOCOLS
+from ..protocols import OWN_IMAGE_PATH, PROTOCOLS
 from .measured import MEASURED
+from .provenance_text import size_text
 from .run_folder import EXTENDED_FROM, RecordedRun
 from .wording import SUITES, plural, value_text
 
@@ -74,13 +75,16 @@ def protocol_differences(config: Mapping[str, Any], provenance: Mapping[str, Any
         return found
     published = json.loads(json.dumps(asdict(PROTOCOLS[card["name"]])))
     played = {**card, "trials": config["trials"]}
-    spec = provenance.get("policy_spec", {})
-    if spec.get("cameras") and spec.get("image_size"):
-        played["image_size"] = spec["image_size"]
-    for name in ("trials", "settle_steps", "settle_action", "environment_seed", "image_size", "actions_per_inference"):
+    for name in ("trials", "settle_steps", "settle_action", "environment_seed", "actions_per_inference"):
         if played.get(name) != published[name]:
             words = name.replace("_", " ")
             found.append(f"{words} {value_text(played.get(name))} instead of {value_text(published[name])}")
+    spec = provenance.get("policy_spec", {})
+    rendered = spec.get("image_size") if spec.get("cameras") else None
+    own_frames = published["image_path"] == OWN_IMAGE_PATH  # a protocol that leaves frames to the policy
+    size = card.get("image_size") if rendered is None or own_frames else rendered
+    if size != published["image_size"]:
+        found.append(f"image size {size_text(size)} instead of {size_text(published['image_size'])}")
     steps, usual = card.get("max_steps", {}).get(suite), published["max_steps"].get(suite)
     if steps != usual:
         found.append(f"max steps {value_text(steps)} instead of {value_text(usual)}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..protocols import chunk_text
+from .provenance_text import frames_text, image_path_text
 from .wording import ABSENT, best_interval, duration, interval, number, percent, value_text
 
 WILSON_NOTE = "Intervals are Wilson's, 95 %."
@@ -64,27 +66,28 @@ def figures(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def protocol_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the protocol card as played, as (field, value)."""
-    card = {**summary["protocol_card"]}
-    rows = [("protocol", summary["protocol"]), ("episodes planned", f"{summary['planned']:,}")]
-    rows.append(("seed", value_text(summary["seed"])))
-    steps = card.pop("max_steps", {})
-    rows.append(("max steps", value_text(steps.get(summary["suite"]) if isinstance(steps, Mapping) else steps)))
-    rows += [(key.replace("_", " "), value_text(value)) for key, value in card.items() if key not in ("name", "trials")]
-    rows.append(("departures", "; ".join(summary["protocol_differences"]) or "none"))
-    return rows
-
-
-def provenance_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the provenance as (field, value), one row for each version."""
-    rows = []
-    for key, value in summary["provenance"].items():
-        if key in ("versions", "assets", "machine") and isinstance(value, Mapping):
-            name = {"versions": "", "assets": "assets ", "machine": ""}[key]
-            rows += [(f"{name}{inner}", value_text(one)) for inner, one in value.items()]
-        else:
-            rows.append((key.replace("_", " "), value_text(value)))
-    return rows
+    """Return the protocol as it was played, as (field, value)."""
+    card, spec = summary["protocol_card"], summary["provenance"].get("policy_spec", {})
+    steps = card.get("max_steps", {})
+    return [
+        ("protocol", summary["protocol"]),
+        ("source", value_text(card.get("source"))),
+        ("episodes planned", f"{summary['planned']:,}"),
+        ("run seed", value_text(summary["seed"])),
+        (
+            "environment seed",
+            "the episode's number"
+            if card.get("environment_seed", 0) is None
+            else value_text(card.get("environment_seed")),
+        ),
+        ("max steps", value_text(steps.get(summary["suite"]) if isinstance(steps, Mapping) else steps)),
+        ("settle steps", value_text(card.get("settle_steps"))),
+        ("settle action", value_text(card.get("settle_action"))),
+        ("actions per inference", chunk_text(spec.get("horizon") or 1, card.get("actions_per_inference"))),
+        ("frames", frames_text(summary)),
+        ("image path", image_path_text(summary)),
+        ("departures", "; ".join(summary["protocol_differences"]) or "none"),
+    ]
 
 
 def _sittings(count: int) -> str:

@@ -10,13 +10,13 @@ from urllib.parse import quote
 
 from ..types import EpisodeResult
 from .bars import rate_axis, rate_bar
+from .provenance_text import provenance_rows, run_rows
 from .report_content import (
     STRATIFIED_NOTE,
     figures,
     interval_note,
     is_provisional,
     protocol_rows,
-    provenance_rows,
     task_label,
     task_mean,
     title,
@@ -35,6 +35,7 @@ def render_html(summary: Mapping[str, Any], results: Sequence[EpisodeResult]) ->
     parts = [_header(summary), _marks(summary), _task_section(summary)]
     parts += [_episode_section(summary, results), _error_section(results), _figures(summary)]
     parts.append('<div class="cards">')
+    parts.append(_card("Run", run_rows(summary)))
     parts.append(_card("Protocol", protocol_rows(summary)))
     parts.append(_card("Provenance", provenance_rows(summary)))
     parts.append("</div>")
@@ -52,6 +53,8 @@ def _header(summary: Mapping[str, Any]) -> str:
     if summary["checkpoint"]:
         run_by.append(f"checkpoint <b>{escape(str(summary['checkpoint']))}</b>")
     run_by.append(f"protocol <b>{escape(summary['protocol'])}</b>")
+    if summary["sessions"]:
+        run_by.append(f"{escape(summary['sessions'][0]['started_at'][:10])}")
     counted = f"{summary['successes']}/{summary['trials']} episodes"
     return (
         f'<header>\n<h1>{escape(summary["suite_title"])}</h1>\n<p class="by">{" · ".join(run_by)}</p>\n'

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..types import EpisodeResult
+from .provenance_text import provenance_rows, run_rows
 from .report_content import (
     STRATIFIED_NOTE,
     figures,
     headline,
     interval_note,
     protocol_rows,
-    provenance_rows,
     task_label,
     task_mean,
     title,
@@ -32,6 +32,7 @@ def render_markdown(summary: Mapping[str, Any], results: Iterable[EpisodeResult]
     if errors := [result for result in results if result.outcome == "error"]:
         rows = [(str(result.key), result.error) for result in errors]
         parts += ["## Errors", _table(("episode", "error"), rows)]
+    parts += ["## Run", _pairs("field", run_rows(summary))]
     parts += ["## Protocol", _pairs("field", protocol_rows(summary))]
     parts += ["## Provenance", _pairs("field", provenance_rows(summary))]
     return "\n\n".join(parts) + "\n"

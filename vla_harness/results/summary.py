@@ -26,8 +26,8 @@ def summarize(run: RecordedRun) -> dict[str, Any]:
     successes are none or all of the trials, else None. ``stratified95`` belongs to ``task_mean_rate``, the mean of the
     tasks' rates, and both are None while a task has no trial. ``wall_s`` sums all sittings of the run;
     ``env_steps_per_second`` is all steps after the settle phases over it, ``render_share`` the rendering's part of
-    simulation and rendering together. ``peak_memory_mb`` holds the largest of the
-    sittings' peaks, of each kind; it is empty for a run that was cut short.
+    simulation and rendering together. ``peak_memory_mb`` holds the largest of the sittings' peaks, of each kind; it is
+    empty for a run that was cut short. ``sessions`` are the sittings, first to last.
     """
     config, results = run.config, run.results
     provenance = shared_provenance(run)
@@ -69,6 +69,10 @@ def summarize(run: RecordedRun) -> dict[str, Any]:
         PEAK_MEMORY: _peak_memory(run.sittings),
         "wall_s": wall,
         "sittings": len(run.sittings),
+        "sessions": [
+            {"started_at": sitting.started_at, "wall_s": sitting.wall_s, "command": sitting.config.get("command", "")}
+            for sitting in run.sittings
+        ],
         "reads_scene": bool(provenance.get("policy_spec", {}).get("reads_scene", False)),
         "gl_backend": provenance.get("gl_backend"),
         "seed": config["seed"],

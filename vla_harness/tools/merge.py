@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from ..command import DONE, parse_options
+from ..command import DONE, FAILED, parse_options
 from ..errors import UserError
 from ..results import RecordedRun, RunFolder, read_run, write_reports
 from ..results.configuration import config_differences
@@ -39,7 +39,8 @@ MAY_DIFFER = ("tasks", "trials")
 class Merge:
     """Merge runs that are parts of one evaluation, such as its tasks played on several machines, into a new run.
 
-    The parts must agree in all that decides a result. Exit codes: 0 done, 2 something to put right in the command.
+    The parts must agree in all that decides a result. Exit codes: 0 done, 1 episodes of a part had ended in errors, 2
+    something to put right in the command.
     """
 
     runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN …")]
@@ -54,15 +55,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_options(Merge, arguments, "vla-harness merge")
     summary = merge_runs([read_run(path) for path in options.runs], options.out)
     print(f"{success_table(summary)}\n\nReport: {options.out / 'report.html'}")
-    return DONE
+    return FAILED if summary["errors"] else DONE
 
 
 def merge_runs(runs: Sequence[RecordedRun], out: Path) -> dict[str, Any]:
     """Write a run that holds the episodes, videos and sittings of ``runs`` into ``out``, and return its summary.
 
     An episode that several parts hold is taken once: a finished one before one that ended in an error. Raises UserError
-    for fewer than two parts or one given twice, and when they do not belong together: another configuration,
-    checkpoint, simulator or assets, or two finished episodes of one name that ended differently.
+    for fewer than two parts, one given twice or one without a finished episode, and when they do not belong together:
+    another configuration, checkpoint, simulator or assets, or two finished episodes of one name that ended differently.
     """
     if len(runs) < 2:
         raise UserError("Give at least two runs to merge.")
@@ -70,6 +71,9 @@ def merge_runs(runs: Sequence[RecordedRun], out: Path) -> dict[str, Any]:
     for run, place in zip(runs, places, strict=True):
         if places.count(place) > 1:
             raise UserError(f"{run.path} is given twice: name each part once.")
+    for run in runs:
+        if all(result.outcome == "error" for result in run.results):
+            raise UserError(f"{run.path} holds no finished episode: go on with it by --resume, or leave it out.")
     for run in runs[1:]:
         _require_same_evaluation(runs[0], run)
     chosen: dict[EpisodeKey, tuple[int, EpisodeResult]] = {}

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from tests.vla_harness.comparison.made_runs import make_run, reads_scene, stand_ins
-from vla_harness.comparison import Comparison, compare, contrasts, document, read_runs
+from vla_harness.comparison import FORMATS, Comparison, compare, contrasts, document, read_runs, write_comparison
 from vla_harness.comparison.document import Table
+from vla_harness.comparison.planning import sequential_text
+from vla_harness.comparison.text_formats import plain_text
 from vla_harness.errors import UserError
 from vla_harness.protocols import PROTOCOLS
 from vla_harness.results import RunFolder, read_run
@@ -115,7 +117,39 @@ def test_what_cannot_be_read_or_named_is_refused_in_one_sentence(tmp_path: Path)
             read_runs(arguments)
 
 
+def test_two_runs_that_are_the_same_episodes_are_called_one_measurement(tmp_path: Path) -> None:
+    one = make_run(tmp_path / "one", ["11", "10"], policy="p", seed=7)
+    two = make_run(tmp_path / "two", ["11", "10"], policy="p", seed=8)
+    other = make_run(tmp_path / "other", ["11", "11"], policy="q")
+    (repeat,) = comparison(one, two, other).repeats
+    assert repeat.text == (
+        "All 4 episodes shared with p (seed 7) ended alike by the same actions, so the other seed changed nothing: this"
+        " is one measurement, not two independent ones."
+    )
+    for ending in FORMATS:
+        write_comparison(comparison(one, two), tmp_path / f"table{ending}")
+        assert "one measurement, not two" in (tmp_path / f"table{ending}").read_text()
+    assert "one measurement, not two" in plain_text(document(comparison(one, two)))
+    assert "one measurement, not two" in sequential_text(read_runs([str(one), str(two)]), alpha=0.9)
+
+
 # Alike or not.
+
+
+def test_default_runs_of_policies_with_different_protocols_are_alike_where_nothing_differs_in_effect(
+    tmp_path: Path,
+) -> None:
+    """The shipped policy's protocol executes whole chunks, the expert's one action, and it returns one."""
+    cards = {name: json.loads(json.dumps(asdict(PROTOCOLS[name]))) for name in ("vla-harness", "openvla")}
+    spec = {"cameras": ["agentview"], "image_size": [128, 128], "reads_scene": False, "horizon": 8}
+    learned = make_run(
+        tmp_path / "learned", GOOD, policy="tformer", protocol=cards["vla-harness"], provenance={"policy_spec": spec}
+    )
+    expert = make_run(tmp_path / "expert", GOOD, protocol=cards["openvla"], provenance=reads_scene())
+    assert comparison(learned, expert).contrasts[SPATIAL][0].counts is not None
+    cut = make_run(tmp_path / "cut", GOOD, policy="cut", protocol=cards["openvla"], provenance={"policy_spec": spec})
+    with pytest.raises(UserError, match="cut has actions per inference 1, where tformer has all of the policy's"):
+        comparison(learned, cut)
 
 
 @pytest.mark.parametrize(

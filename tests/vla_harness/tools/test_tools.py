@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -152,6 +153,19 @@ def test_merging_takes_an_episode_once_and_a_finished_one_before_an_error(tmp_pa
     assert main(["merge", str(one), str(two), "--out", str(tmp_path / "merged")]) == 0
     outcomes = [result.outcome for result in read_run(tmp_path / "merged").results]
     assert outcomes == ["success", "failure", "success", "success"]
+
+
+def test_merging_a_part_without_a_finished_episode_is_refused_and_errors_are_an_exit_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finished = make_run(tmp_path / "finished", ["11"])
+    for number, words in enumerate((["--"], ["ee"])):
+        empty = make_run(tmp_path / f"empty{number}", words)
+        message = refused(["merge", str(empty), str(finished), "--out", str(tmp_path / "merged")], capsys)
+        assert f"{empty} holds no finished episode" in message and not (tmp_path / "merged").exists()
+    broken = make_run(tmp_path / "broken", ["--", "1e"])
+    assert main(["merge", str(finished), str(broken), "--out", str(tmp_path / "merged")]) == 1
+    assert json.loads((tmp_path / "merged" / "summary.json").read_text())["errors"] == 1
 
 
 def test_what_does_not_belong_together_is_not_merged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
