@@ -95,7 +95,7 @@ class OpenpiRemote:
                 state_keys=LIBERO_STATE,
                 max_batch=_CONNECTIONS,
                 protocol="openpi",
-                image_path=f"mirrored, resized with padding to {_OPENPI_SIZE[0]}",
+                image_path="mirrored, resized with padding to 224",
             )
             self.provenance = {"server": url, "server_metadata": said}
             blank = blank_observation(self.spec)
@@ -220,6 +220,6 @@ def _vla_eval_spec(hello: Mapping[str, Any], url: str) -> PolicySpec:
         image_orientation=VLA_EVAL.images,
         state_keys=LIBERO_STATE if state or wishes.get("send_state") else (),
         max_batch=_CONNECTIONS,
-        protocol=hello.get("evaluation_protocol"),
+        protocol=protocol if isinstance(protocol := hello.get("evaluation_protocol"), str) else None,
         image_path="mirrored; the rest is the server's",
     )

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from vla_harness.protocols import chunk_text, default_protocol
-from vla_harness.servers.remote.native import read_spec
+from vla_harness.servers.remote.metadata import read_spec
 from vla_harness.types import DELTA_EEF_POSE, PolicySpec
 
 
@@ -23,7 +23,7 @@ from vla_harness.types import DELTA_EEF_POSE, PolicySpec
 def test_the_default_protocol_is_the_policys_own_and_a_server_states_it(stated: dict[str, Any], protocol: str) -> None:
     spec = PolicySpec("some", DELTA_EEF_POSE, image_path="as rendered", **stated)
     assert default_protocol(spec) == protocol
-    served = read_spec(json.loads(json.dumps({"spec": asdict(spec), "max_batch": spec.max_batch})))
+    served = read_spec(json.loads(json.dumps({"spec": asdict(spec), "max_batch": spec.max_batch})), "http://x")
     assert served == spec and default_protocol(served) == protocol
 
 
