@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import partial
 
 from tformer.launch import launch as launch_module
+
+from .kernels import fixed_kernels
 
 EXTRAS = {
     "vla_harness.eval.offline": "vla,data",
@@ -29,6 +32,7 @@ EXTRAS = {
 
 def launch(module: str, arguments: Sequence[str] | None = None) -> int:
     """Run the command ``module`` and return its exit code; see ``tformer.launch``."""
+    os.environ.update(fixed_kernels())  # before anything imports numpy
     return launch_module(module, EXTRAS.get(module, ""), arguments)
 
 

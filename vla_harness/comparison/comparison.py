@@ -12,7 +12,7 @@ from ..errors import UserError
 from ..results.wording import SUITES
 from ..statistics import Interval, stratified_interval
 from .contrasts import Contrast, contrasts, letters
-from .protocol_check import Departure, departures, require_alike
+from .protocol_check import Departure, departures, other_kernels, require_alike
 from .published import PublishedRow, published_rows_of
 from .repeats import Repeat, repeats
 from .runs import ComparedRun, by_policy
@@ -103,6 +103,7 @@ def caveats(comparison: Comparison) -> dict[int, list[str]]:
     texts: dict[int, list[str]] = defaultdict(list)
     for run in comparison.runs:
         texts[id(run)] += [mark["text"] for mark in run.summary["marks"]]
+        texts[id(run)] += filter(None, [other_kernels(run, comparison.runs[0])])
     for departure in comparison.departures:
         texts[id(departure.run)].append(f"Not measured alike: {departure.text}.")
     for repeat in comparison.repeats:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import UserError
+from ..kernels import KERNELS
 from ..results.wording import value_text
 from .runs import ComparedRun
 
@@ -57,6 +58,19 @@ def departures(runs: Sequence[ComparedRun], reference: ComparedRun) -> list[Depa
                 if values[field] != usual[field]
             ]
     return found
+
+
+def other_kernels(run: ComparedRun, reference: ComparedRun) -> str:
+    """Return the mark of a run that other BLAS or ATen kernels computed than ``reference``; "" where none is known.
+
+    They move the last bits of states and actions. No reason to refuse a comparison: outcomes were the same so far.
+    """
+    here, there = (one.summary["provenance"].get(KERNELS, {}) for one in (run, reference))
+    names = [name for name in here if here[name] != there.get(name, here[name]) and here[name] and there[name]]
+    if not names:
+        return ""
+    differing = ", ".join(f"{name} {here[name]} where {reference.name} has {there[name]}" for name in names)
+    return f"Computed by other kernels: {differing}; last bits of states and actions may differ."
 
 
 def require_alike(found: Sequence[Departure]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from ..kernels import KERNELS
 from ..protocols import OWN_IMAGE_PATH, PROTOCOLS
 from .measured import MEASURED
 from .provenance_text import size_text
@@ -95,7 +96,8 @@ def _mixed(run: RecordedRun) -> list[str]:
     known = [dict(_flat(sitting.provenance)) for sitting in run.sittings if sitting.provenance]
     found = []
     for name in sorted(name for name in set().union(*known) if not name.startswith(MEASURED)):
-        values = list(dict.fromkeys(value_text(provenance.get(name)) for provenance in known))
+        stating = [one for one in known if name in one or not name.startswith(KERNELS)]  # an older sitting told none
+        values = list(dict.fromkeys(value_text(provenance.get(name)) for provenance in stating))
         if len(values) > 1:
             found.append(f"{name} ({' and '.join(values)})")
     return found

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from .. import __version__
+from ..kernels import KERNELS, kernels
 from ..types import PolicySpec
 
 DISTRIBUTIONS = (
@@ -59,6 +60,7 @@ def collect_provenance(policy: Described, assets: Mapping[str, Any], gl_backend:
         "git_revision": git_revision(),
         "gl_backend": gl_backend,
         "policy_spec": asdict(policy.spec),
+        KERNELS: kernels(),
         "machine": machine(),
     }
     return json.loads(json.dumps(collected, default=str))  # a policy may state a torch.dtype or a Path

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 
+from ..kernels import fixed_kernels
 from .crew import Events, WorkerLink
 from .jobs import EngineMessage, WorkerMessage, WorkerSetup
 from .worker import worker_main
@@ -51,14 +52,15 @@ class WorkerProcess(WorkerLink):
 
 @contextmanager
 def _start_conditions() -> Iterator[None]:
-    """Arrange what a child inherits at its start: one BLAS thread, and SIGINT blocked.
+    """Arrange what a child inherits at its start: one BLAS thread, the fixed BLAS kernels, and SIGINT blocked.
 
     A child that is still importing would answer Ctrl-C with a traceback.
     """
     resource_tracker.ensure_running()  # starting it unblocks SIGINT
-    saved = {name: os.environ.get(name) for name in ONE_THREAD}
+    conditions = ONE_THREAD | fixed_kernels()
+    saved = {name: os.environ.get(name) for name in conditions}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    os.environ.update(ONE_THREAD)
+    os.environ.update(conditions)
     try:
         yield
     finally:

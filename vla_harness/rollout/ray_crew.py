@@ -21,6 +21,7 @@ import ray.exceptions
 
 from .. import registry
 from ..errors import UserError
+from ..kernels import fixed_kernels
 from ..types import Observation, Policy, PolicySpec
 from .crew import SHORTAGE_S, Crew, Events, Replica, WorkerLink, ask_policy
 from .jobs import Answered, Ask, EngineMessage, Gone, Loaded, Question, Ready, WorkerMessage, WorkerSetup, sentence_of
@@ -296,7 +297,12 @@ def _connect() -> None:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a run reports to nobody
     try:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=True)
+        ray.init(
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            configure_logging=True,
+            runtime_env={"env_vars": fixed_kernels()},  # an actor has imported numpy before it can set them
+        )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise UserError(
             f"No Ray cluster answers ({sentence_of(error).rstrip('.')}): start one with `ray start --head`, or put its"
