@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
-from typing import TextIO
 
 OURS = ("tformer", "vla_harness")
 """Packages of this distribution: one of their modules that is not there is a bug and keeps its traceback."""
@@ -44,11 +43,34 @@ def launch(module: str, extra: str = "tformer", arguments: Sequence[str] | None 
         print("interrupted", file=sys.stderr)
         return 130
     except OSError as error:
-        if not _unwritten(sys.stdout):
+        if not isinstance(sys.stdout, Output) or error is not sys.stdout.error:
             raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else it fails once more at the exit
         if not isinstance(error, BrokenPipeError):  # else the reader has seen enough, as `| head` has
             print(f"failed: the output cannot be written ({error.strerror or error}).", file=sys.stderr)
         return 1
+
+
+class Output(io.TextIOWrapper):
+    """A standard output that knows the error that it failed with, which is not some file's."""
+
+    error: OSError | None = None
+
+    def write(self, text: str) -> int:
+        """Write; keep what is raised."""
+        try:
+            return super().write(text)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        """Flush; keep what is raised."""
+        try:
+            super().flush()
+        except OSError as error:
+            self.error = error
+            raise
 
 
 class Diagnostics(io.TextIOWrapper):
@@ -74,11 +96,20 @@ def mend_streams() -> None:
             os.dup2(nothing, number)
             if nothing > 2:
                 os.close(nothing)
-            setattr(sys, name, open(number, mode, encoding="utf-8", errors="replace"))  # noqa: SIM115 - it stays open
-    if type(sys.stderr) is io.TextIOWrapper:
-        sys.stderr = Diagnostics(
-            sys.stderr.buffer, encoding=sys.stderr.encoding, errors="backslashreplace", line_buffering=True
-        )
+            stream = open(number, mode, encoding="utf-8", errors="replace")  # noqa: SIM115 - it stays open
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
+    for name, kind in (("stdout", Output), ("stderr", Diagnostics)):
+        stream = getattr(sys, name)
+        if type(stream) is io.TextIOWrapper:
+            mended = kind(
+                stream.buffer,
+                encoding=stream.encoding,
+                errors=stream.errors,
+                line_buffering=stream.line_buffering,
+                write_through=stream.write_through,
+            )
+            setattr(sys, name, mended)
 
 
 def _is_somewhere() -> bool:
@@ -87,16 +118,6 @@ def _is_somewhere() -> bool:
         return bool(os.getcwd())
     except OSError:
         return False
-
-
-def _unwritten(stream: TextIO) -> bool:
-    """Return whether ``stream`` can take nothing more, and have it throw away what it still holds."""
-    try:
-        stream.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        return True
-    return False
 
 
 def dispatch(

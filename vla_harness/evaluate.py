@@ -350,8 +350,12 @@ def _play(options: RunOptions, plan: Plan, site: Site, folder: RunFolder) -> Non
     settings = RolloutSettings(plan.protocol, plan.workers, folder.path, options.video, round_states=options.round)
 
     def log(text: str) -> None:
-        with (folder.path / ERROR_LOG).open("a", encoding="utf-8") as file:
-            file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {text.rstrip()}\n\n")
+        entry = f"{datetime.now():%Y-%m-%d %H:%M:%S} {text.rstrip()}\n\n"
+        try:
+            with (folder.path / ERROR_LOG).open("a", encoding="utf-8") as file:
+                file.write(entry)
+        except OSError as error:  # the results are what counts
+            print(f"{ERROR_LOG} cannot be written ({error.strerror or error}): {entry}", file=sys.stderr)
 
     try:
         with (

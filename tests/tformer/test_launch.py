@@ -24,7 +24,7 @@ START = "import sys; from tformer.launch import launch; sys.exit(launch('toy', '
 def start(folder: Path, source: str, shell: str = "", **options: Any) -> subprocess.CompletedProcess[str]:
     """Launch a module of this source from the folder. shell: redirections."""
     (folder / "toy.py").write_text(source)
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{folder}"}
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{folder}", "PYTHONUNBUFFERED": ""}
     line = f'exec "{sys.executable}" -c "{START}" {shell}'
     return subprocess.run(
         ["sh", "-c", line], env=environment, cwd=folder, text=True, capture_output=True, timeout=60, **options
@@ -104,13 +104,13 @@ def test_a_path_that_the_system_refuses_is_one_sentence(
     run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
-    assert run(lambda: open("a" * 300)) == 2
+    assert run(lambda: Path("a" * 300).read_text()) == 2
     told = f"error: {'a' * 60}…{'a' * 30} cannot be used (File name too long): mend that, or give another path.\n"
     assert capsys.readouterr().err == told
     assert run(lambda: (tmp_path / "file" / "below").mkdir()) == 2
     assert f"{tmp_path}/file/below cannot be used (Not a directory)" in capsys.readouterr().err
     with pytest.raises(FileNotFoundError):
-        run(lambda: open(tmp_path / "absent"))
+        run(lambda: (tmp_path / "absent").read_text())
     assert refused_path(ValueError("no path")) == ""
 
 
