@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ...checkpoints import Fields
+from ...checkpoints.fields import LARGEST
 from .dit import Adapter, DiT, Modulations, TransformerConfig
 from .layers import ActionEncoder, CategoryMLP, KeysValues
 
@@ -39,12 +42,27 @@ class HeadConfig:
     num_timestep_buckets: int = 1000
 
     @classmethod
-    def read(cls, stored: Mapping[str, Any]) -> HeadConfig:
-        """Return the sizes that ``action_head_cfg`` states; what it does not state is as in the 3B model."""
-        known = {name: stored[name] for name in cls.__dataclass_fields__ if name in stored}
-        for name in ("diffusion_model_cfg", "vl_self_attention_cfg"):
-            fields = TransformerConfig.__dataclass_fields__
-            known[name] = TransformerConfig(**{key: value for key, value in stored[name].items() if key in fields})
+    def read(cls, content: Mapping[str, Any], where: str = "config.json") -> HeadConfig:
+        """Return the sizes that ``action_head_cfg`` states; what it does not state is as in the 3B model.
+
+        where: the file, for messages. Raises CheckpointError for values of another type or out of range.
+        """
+        stored = Fields(content, where, "action_head_cfg")
+        for name in ("use_vlln", "add_pos_embed"):
+            stored.supported(name, True)
+        most = {"action_horizon": POSITIONS, "num_inference_timesteps": 1000}
+        known: dict[str, Any] = {}
+        for field in dataclasses.fields(cls):
+            if field.name in ("diffusion_model_cfg", "vl_self_attention_cfg"):
+                known[field.name] = TransformerConfig.read(stored.section(field.name))
+            elif isinstance(field.default, int):
+                known[field.name] = stored.integer(field.name, field.default, most=most.get(field.name, LARGEST))
+            else:
+                known[field.name] = stored.number(field.name, field.default, above=0)
+        if known["noise_beta_beta"] != 1:
+            stored.refuse("noise_beta_beta", "1, the only one that times are drawn with,")
+        if known["diffusion_model_cfg"].output_dim is None:
+            stored.section("diffusion_model_cfg").refuse("output_dim", "the width of the output, a whole number,")
         return cls(**known)
 
 

@@ -13,7 +13,7 @@ import torch
 from ...checkpoints import Checkpoint, Precision, choose_device, choose_precision, find_checkpoint
 from ...errors import UserError
 from .embodiments import data_config, embodiment_slot
-from .model import METADATA, Groot, load_groot, read_config
+from .model import CONFIG, METADATA, Groot, load_groot, read_config
 from .prompts import Prompts
 from .transforms import Transforms, load_metadata
 
@@ -71,7 +71,7 @@ def open_groot(
     stored, where = _metadata(metadata, found, complete)
     entry = load_metadata(stored, embodiment, where)
     prompts = Prompts(words, int(sizes.eagle["image_token_index"]))
-    transforms = Transforms(settings, entry, slot, prompts, sizes.head)
+    transforms = Transforms(settings, entry, slot, prompts, sizes.head, f"{where} ({embodiment})")
     model = load_groot(found, sizes, chosen_precision, chosen_device)
     return GrootParts(model, transforms, found, stored, embodiment, words, chosen_precision, chosen_device)
 
@@ -79,7 +79,7 @@ def open_groot(
 def _base(checkpoint: Checkpoint, base: str | None) -> Checkpoint:
     if base is not None:
         return find_checkpoint(base)
-    stored = checkpoint.json("config.json") if checkpoint.has("config.json") else {}
+    stored = checkpoint.json(CONFIG) if checkpoint.has(CONFIG) else {}
     if "action_head_cfg" in stored:
         return checkpoint
     # Without the weights, which the checkpoint has.
@@ -100,6 +100,8 @@ def _metadata(
             content = json.loads(Path(given).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UserError(f"The metadata {given} cannot be read ({error}): give a metadata.json.") from None
+        if not isinstance(content, dict):
+            raise UserError(f"The metadata {given} hold no JSON object: give a metadata.json.")
         return content, given
     if given is not None:
         return given, "The given metadata"

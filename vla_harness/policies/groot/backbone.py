@@ -9,6 +9,9 @@ import torch
 from torch import Tensor, nn
 from transformers import Qwen3Config, Qwen3Model, SiglipVisionConfig, SiglipVisionModel
 
+from ...checkpoints import Fields
+from .dit import MAX_LAYERS
+
 EAGLE: Mapping[str, Any] = {
     "image_token_index": 151669,
     "vision_config": {
@@ -34,7 +37,31 @@ EAGLE: Mapping[str, Any] = {
 }
 """Sizes of the 3B model, which its checkpoint does not state; config.json beside the tokenizer may state others."""
 
-_IGNORED = ("_attn_implementation", "_name_or_path", "architectures", "model_type", "torch_dtype")
+
+def check_sizes(eagle: Fields) -> None:
+    """Raise CheckpointError for a backbone whose sizes are missing, of another type, or not implemented."""
+    eagle.integer("image_token_index")
+    vision, words = eagle.section("vision_config"), eagle.section("text_config")
+    for part, known in ((vision, EAGLE["vision_config"]), (words, EAGLE["text_config"])):
+        for name, value in known.items():
+            if name == "num_hidden_layers":
+                part.integer(name, most=MAX_LAYERS)
+            elif isinstance(value, int) and name != "rope_theta":
+                part.integer(name)
+            elif isinstance(value, float | int):
+                part.number(name, above=0)
+    vision.supported("image_size", 224)  # what frames are made to
+    vision.supported("patch_size", 14)  # 256 tokens a camera, which the prompt has places for
+    vision.supported("hidden_act", "gelu_pytorch_tanh")
+    vision.supported("num_channels", 3)
+    words.supported("hidden_act", "silu")
+    words.supported("rope_scaling", None)
+    words.supported("attention_bias", False)
+    words.supported("use_sliding_window", False)
+    if vision.integer("hidden_size") % vision.integer("num_attention_heads"):
+        vision.refuse("num_attention_heads", "a divisor of hidden_size")
+    if words.integer("num_attention_heads") % words.integer("num_key_value_heads"):
+        words.refuse("num_key_value_heads", "a divisor of num_attention_heads")
 
 
 class EagleBackbone(nn.Module):
@@ -43,8 +70,9 @@ class EagleBackbone(nn.Module):
     def __init__(self, eagle: Mapping[str, Any], layers: int) -> None:
         """eagle: the sizes, as in ``EAGLE``; layers: of the language model that are kept."""
         super().__init__()
-        vision = SiglipVisionConfig(**_sizes(eagle["vision_config"]), vision_use_head=False)
-        language = Qwen3Config(**(_sizes(eagle["text_config"]) | {"num_hidden_layers": layers, "use_cache": False}))
+        sizes = {part: {name: eagle[part][name] for name in EAGLE[part]} for part in ("vision_config", "text_config")}
+        vision = SiglipVisionConfig(**sizes["vision_config"], vision_use_head=False)
+        language = Qwen3Config(**sizes["text_config"], num_hidden_layers=layers, use_cache=False)
         self.image_token = int(eagle["image_token_index"])
         self.patches = (int(eagle["vision_config"]["image_size"]) // int(eagle["vision_config"]["patch_size"])) ** 2
         self.vision = SiglipVisionModel._from_config(vision, attn_implementation="sdpa")
@@ -72,10 +100,6 @@ class EagleBackbone(nn.Module):
         # A dictionary is taken as it is; made from None, a mask would need a look at the data, which waits for the GPU.
         masks = {"full_attention": mask}
         return self.language(inputs_embeds=embedded, attention_mask=masks).last_hidden_state
-
-
-def _sizes(stored: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in stored.items() if key not in _IGNORED}
 
 
 def _causal_mask(attention_mask: Tensor, dtype: torch.dtype) -> Tensor:

@@ -13,7 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ...checkpoints import Fields
 from .layers import Attention, FeedForward, KeysValues, timestep_waves
+
+MAX_LAYERS = 512
+"""Most layers that a config may ask for; each costs time before any weight is looked at."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,21 @@ class TransformerConfig:
     dropout: float = 0.2
     cross_attention_dim: int | None = None
     output_dim: int | None = None
+
+    @classmethod
+    def read(cls, stored: Fields) -> TransformerConfig:
+        """Return the sizes that a section of the checkpoint's config.json states. Raises CheckpointError."""
+        stored.supported("norm_type", "ada_norm", "layer_norm")
+        stored.supported("positional_embeddings", None)
+        stored.supported("interleave_self_attention", True)
+        return cls(
+            num_layers=stored.integer("num_layers", most=MAX_LAYERS),
+            num_attention_heads=stored.integer("num_attention_heads"),
+            attention_head_dim=stored.integer("attention_head_dim"),
+            dropout=stored.number("dropout", 0.2, above=-1e-9),
+            cross_attention_dim=stored.integer("cross_attention_dim") if stored.has("cross_attention_dim") else None,
+            output_dim=stored.integer("output_dim") if stored.has("output_dim") else None,
+        )
 
     @property
     def width(self) -> int:

@@ -14,10 +14,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ...checkpoints import Checkpoint, Precision, load_weights, parameters_on_meta, quantise_linears
+from ...checkpoints import Checkpoint, Fields, Precision, load_weights, parameters_on_meta, quantise_linears
 from ...errors import CheckpointError
 from .action_head import ActionHead, HeadConfig
-from .backbone import EAGLE, EagleBackbone
+from .backbone import EAGLE, EagleBackbone, check_sizes
+from .dit import MAX_LAYERS
 
 CONFIG, METADATA = "config.json", "experiment_cfg/metadata.json"
 EAGLE_CONFIG = "eagle_config.json"
@@ -47,21 +48,26 @@ _QUANTISED = re.compile(r"backbone\.language\.layers\.|head\.model\.transformer_
 class GrootConfig:
     """What fixes the network's weights.
 
-    stored: the checkpoint's config.json, which an export writes again. eagle: sizes of the backbone (see ``EAGLE``).
+    stored: the checkpoint's config.json, which an export writes again; where: its name, for messages. eagle: sizes of
+    the backbone (see ``EAGLE``).
     """
 
     stored: Mapping[str, Any]
     eagle: Mapping[str, Any] = field(default_factory=lambda: EAGLE)
+    where: str = field(default=CONFIG, compare=False)
 
     @property
     def head(self) -> HeadConfig:
         """Sizes of the action head."""
-        return HeadConfig.read(self.stored["action_head_cfg"])
+        return HeadConfig.read(Fields(self.stored, self.where).section("action_head_cfg").content, self.where)
 
     @property
     def layers(self) -> int:
         """Layers of the language model that are kept."""
-        return int(self.stored["backbone_cfg"]["select_layer"])
+        backbone = Fields(self.stored, self.where).section("backbone_cfg")
+        backbone.supported("project_to_dim", None)
+        backbone.supported("reproject_vision", False)
+        return backbone.integer("select_layer", most=MAX_LAYERS)
 
 
 class Groot(nn.Module):
@@ -118,10 +124,17 @@ def read_config(checkpoint: Checkpoint, base: Checkpoint, tokenizer: Checkpoint)
         raise CheckpointError(
             f"{CONFIG} of {checkpoint.name} states no action_head_cfg: give a checkpoint of GR00T N1.5, or one as base."
         )
+    where = f"{CONFIG} of {source.name}"
     if checkpoint.has(EAGLE_CONFIG):
-        return GrootConfig(stored, checkpoint.json(EAGLE_CONFIG))
-    eagle = tokenizer.json(CONFIG) if tokenizer.has(CONFIG) else {}
-    return GrootConfig(stored, eagle if "vision_config" in eagle else EAGLE)
+        eagle = checkpoint.fields(EAGLE_CONFIG)
+    else:
+        eagle = tokenizer.fields(CONFIG) if tokenizer.has(CONFIG) else Fields({}, where)
+        if "vision_config" not in eagle.content:
+            eagle = Fields(EAGLE, where)
+    check_sizes(eagle)
+    config = GrootConfig(stored, eagle.content, where)
+    assert config.head and config.layers  # read now, so that what is wrong with them is said before the weights load
+    return config
 
 
 def load_groot(checkpoint: Checkpoint, config: GrootConfig, precision: Precision, device: torch.device) -> Groot:

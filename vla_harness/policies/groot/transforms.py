@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...checkpoints import Fields
 from ...errors import UserError
 from .action_head import HeadConfig
 from .embodiments import DataConfig
@@ -18,6 +19,8 @@ from .normalizers import MODES, Normalizer
 from .prompts import Prompts, PromptStyle
 from .rotations import BOUNDS, convert_rotation, rotation_width
 
+MAX_WIDTH = 4096
+"""Most numbers that a state or action key may have."""
 Frames = Callable[[np.ndarray], Tensor]
 """(n, H, W, 3) uint8 frames -> (n, 3, 224, 224) float32 pixels in [-1, 1]."""
 
@@ -69,17 +72,25 @@ class Transforms:
     """What stands between an embodiment's data and the network."""
 
     def __init__(
-        self, config: DataConfig, metadata: Mapping[str, Any], slot: int, prompts: Prompts, head: HeadConfig
+        self,
+        config: DataConfig,
+        metadata: Mapping[str, Any],
+        slot: int,
+        prompts: Prompts,
+        head: HeadConfig,
+        where: str = "metadata.json",
     ) -> None:
-        """metadata: the embodiment's entry of experiment_cfg/metadata.json; slot: of its weights.
+        """metadata: the embodiment's entry of experiment_cfg/metadata.json; slot: of its weights; where: for messages.
 
-        Raises UserError when a key of ``config`` is not in the metadata, or there are more entries than fit.
+        Raises UserError when a key of ``config`` is not in the metadata or described there as it cannot be, or there
+        are more entries than fit.
         """
+        stored = Fields(metadata, where)
         self.config, self.metadata, self.slot, self.prompts, self.head = config, metadata, slot, prompts, head
-        self._state = _keys("state", config.state, config.state_modes, config.state_rotations, metadata)
+        self._state = _keys("state", config.state, config.state_modes, config.state_rotations, stored)
         if config.state_sin_cos:
             self._state = tuple(_Key(key.name, key.width, None, None, sin_cos=True) for key in self._state)
-        self._action = _keys("action", config.action, config.action_modes, config.action_rotations, metadata)
+        self._action = _keys("action", config.action, config.action_modes, config.action_rotations, stored)
         for keys, most in ((self._state, head.max_state_dim), (self._action, head.action_dim)):
             if (width := sum(key.network_width for key in keys)) > most:
                 raise UserError(f"The data configuration {config.name} has {width} entries; the network takes {most}.")
@@ -177,7 +188,10 @@ def load_metadata(stored: Mapping[str, Any], embodiment: str, where: str) -> Map
             f"{where} has no statistics for the embodiment {embodiment!r}, only for {', '.join(stored) or 'none'}:"
             " choose another embodiment, or give a metadata.json that has them."
         )
-    return stored[embodiment]
+    entry = stored[embodiment]
+    if not isinstance(entry, Mapping):
+        raise UserError(f"{where} holds no object for {embodiment}: fetch the checkpoint again.")
+    return entry
 
 
 def _keys(
@@ -185,24 +199,25 @@ def _keys(
     names: Sequence[str],
     modes: Mapping[str, str],
     rotations: Mapping[str, str],
-    metadata: Mapping[str, Any],
+    metadata: Fields,
 ) -> tuple[_Key, ...]:
-    described, statistics = metadata["modalities"][modality], metadata["statistics"][modality]
+    described, statistics = (metadata.section(part).section(modality) for part in ("modalities", "statistics"))
     keys = []
     for name in names:
-        if name not in described:
+        if name not in described.content:
             raise UserError(
-                f"The statistics speak of no {modality} key {name!r}, only of {', '.join(described)}: choose a data"
-                " configuration that fits the checkpoint's data."
+                f"The statistics speak of no {modality} key {name!r}, only of {', '.join(described.content)}: choose a"
+                " data configuration that fits the checkpoint's data."
             )
-        card = described[name]
+        card = described.section(name)
+        width = _width(card)
         rotation = None
         if name in rotations:
-            source = card.get("rotation_type")
-            if source is None:
+            if not card.has("rotation_type"):
                 raise UserError(f"The metadata does not say which rotation the {modality} key {name!r} is.")
+            source = card.text("rotation_type")
             rotation = None if source == rotations[name] else (source, rotations[name])
-        keys.append(_Key(name, int(card["shape"][0]), rotation, _normalizer(name, modes, rotation, card, statistics)))
+        keys.append(_Key(name, width, rotation, _normalizer(name, modes, rotation, card, statistics, width)))
     return tuple(keys)
 
 
@@ -210,22 +225,38 @@ def _normalizer(
     name: str,
     modes: Mapping[str, str],
     rotation: tuple[str, str] | None,
-    card: Mapping[str, Any],
-    statistics: Mapping[str, Mapping[str, Sequence[float]]],
+    card: Fields,
+    statistics: Fields,
+    width: int,
 ) -> Normalizer | None:
     mode = modes.get(name)
     if mode is None:
         return None
     if rotation is not None:  # the statistics are of the representation in the data, so the target's bounds are taken
-        if mode != "min_max" or not card["absolute"]:
+        if mode != "min_max" or not card.flag("absolute"):
             raise UserError(
                 f"{name!r} is turned into {rotation[1]}, which only absolute rotations and min_max go with."
             )
         bounds = [BOUNDS.get(rotation[1], np.pi)] * rotation_width(rotation[1])
         return Normalizer(mode, {"min": [-bound for bound in bounds], "max": bounds})
-    if missing := [key for key in MODES[mode] if key not in statistics.get(name, {})]:
+    stored = statistics.section(name, optional=not MODES[mode])
+    if missing := [key for key in MODES[mode] if not stored.has(key)]:
         raise UserError(f"The statistics of {name!r} lack {', '.join(missing)}, which {mode} needs.")
-    return Normalizer(mode, statistics.get(name, {}))
+    numbers = {key: stored.numbers(key, width) for key in MODES[mode]}
+    for low, high in (("min", "max"), ("q01", "q99")):
+        if low in numbers and any(a > b for a, b in zip(numbers[low], numbers[high], strict=True)):
+            stored.refuse(low, f"a list of numbers not above {high}")
+    if any(one < 0 for one in numbers.get("std", ())):
+        stored.refuse("std", "a list of numbers of 0 or more")
+    return Normalizer(mode, numbers)
+
+
+def _width(card: Fields) -> int:
+    """Return how many numbers a key has."""
+    shape = card.numbers("shape", 1)
+    if not 1 <= shape[0] <= MAX_WIDTH or shape[0] != int(shape[0]):
+        card.refuse("shape", f"a whole number from 1 to {MAX_WIDTH}, in a list,")
+    return int(shape[0])
 
 
 def _entry(example: Mapping[str, Any], name: str) -> Any:
