@@ -29,17 +29,23 @@ def dataset_for(dataset: Dataset, config: DataConfig) -> Dataset:
 
     Where an environment serves the configuration (its table robot) and the dataset is in the harness's terms, as
     recordings, HDF5 files and datasets read by a convention are, frames and gripper are turned into the
-    configuration's, whatever meta/modality.json says. Any other dataset is taken as it is stored; with an environment
-    its gripper is checked. Raises UserError for parts that the dataset lacks and a gripper that is not as stated.
+    configuration's. Any other dataset is taken as it is stored; with an environment its gripper is checked. Raises
+    UserError for parts that the dataset lacks, a gripper that is not as stated, and a meta/modality.json that would
+    have the harness's terms taken for the configuration's.
     """
+    named = dataset.modality.keys
+    groups = [group["modality_keys"] for name, group in config.modality_config.items() if name != "language"]
+    missing = [key for keys in groups for key in keys if key not in named]
     if config.robot is not None and in_our_terms(dataset):
+        if not missing:
+            action, orientation = config.robot.action, config.robot.image_orientation
+            raise UserError(
+                f"{dataset.path / 'meta/modality.json'} names the parts of {config.name} as they are stored, frames"
+                " upright and the gripper -1 open and 1 closed, and the data configuration states {orientation} frames,"
+                f" {action.gripper_open:g} and {action.gripper_closed:g}: take those parts out, then all is turned."
+            )
         check_gripper(dataset)
         return _turned(dataset, config, config.robot)
-    named = dataset.modality.keys
-    wanted = config.modality_config
-    missing = [
-        key for group in ("video", "state", "action") for key in wanted[group]["modality_keys"] if key not in named
-    ]
     if missing:
         fits = fitting(dataset) if config.robot is not None else []
         advice = (
