@@ -53,12 +53,13 @@ class HeadConfig:
         most = {"action_horizon": POSITIONS, "num_inference_timesteps": 1000}
         known: dict[str, Any] = {}
         for field in dataclasses.fields(cls):
+            default: Any = field.default
             if field.name in ("diffusion_model_cfg", "vl_self_attention_cfg"):
                 known[field.name] = TransformerConfig.read(stored.section(field.name))
-            elif isinstance(field.default, int):
-                known[field.name] = stored.integer(field.name, field.default, most=most.get(field.name, LARGEST))
+            elif isinstance(default, int):
+                known[field.name] = stored.integer(field.name, default, most=most.get(field.name, LARGEST))
             else:
-                known[field.name] = stored.number(field.name, field.default, above=0)
+                known[field.name] = stored.number(field.name, default, above=0)
         if known["noise_beta_beta"] != 1:
             stored.refuse("noise_beta_beta", "1, the only one that times are drawn with,")
         if known["diffusion_model_cfg"].output_dim is None:
