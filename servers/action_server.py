@@ -13,7 +13,6 @@ if __name__ == "__main__":  # the command is imported by its name, with what it 
     sys.exit(launch("vla_harness.servers.action_server"))
 
 import asyncio
-import errno
 import os
 import socket
 import sys
@@ -28,24 +27,27 @@ import uvloop
 from tyro.conf import arg
 
 from vla_harness.command import DONE, parse_options, run_command
-from vla_harness.errors import UserError
+from vla_harness.errors import RunFailed, UserError
 from vla_harness.evaluate import announce
 from vla_harness.policy_flags import PolicyFlags
 from vla_harness.registry import load_policy
 from vla_harness.servers.core.security import Guard, is_loopback
 from vla_harness.servers.core.service import ActionService, ServiceSettings
+from vla_harness.servers.core.startup import TOKEN_VARIABLE, check_certificate, listen, read_token
 from vla_harness.servers.protocols.app import RootProtocol, create_app
 from vla_harness.servers.protocols.zeromq import Gr00tSocket, Version
 from vla_harness.types import ImageOrientation
 
-TOKEN_VARIABLE = "VLA_SERVER_TOKEN"
+FAILURE_SHOWN_S = 3.0
+"""Seconds that /health says why the policy is broken, before the server ends."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ActionServer(PolicyFlags):
     """Serve a policy's actions over HTTP, websockets and ZeroMQ.
 
-    Exit codes: 0 stopped by a signal or by an authorised client, 2 something to put right in the command.
+    Exit codes: 0 stopped by a signal or by an authorised client, 1 the policy can never answer again, 2 something to
+    put right in the command.
     """
 
     options: Annotated[tuple[str, ...], arg(metavar="KEY=VALUE ...", help_behavior_hint="(default: none)")] = ()
@@ -104,7 +106,7 @@ class ActionServer(PolicyFlags):
 
 @dataclass
 class Server:
-    """A bound server: ``port`` and ``zmq_port`` are known, ``run`` serves until ``stop`` or a signal."""
+    """A server with its ports: ``port`` and ``zmq_port`` are known, ``run`` serves until ``stop`` or a signal."""
 
     options: ActionServer
     service: ActionService
@@ -135,20 +137,27 @@ class Server:
             ws_per_message_deflate=False,
             ws_ping_interval=30.0,
             ws_ping_timeout=300.0,  # simulators step for minutes without looking at their sockets
-            timeout_graceful_shutdown=5,
+            timeout_graceful_shutdown=1,  # what was to be drained has been
             timeout_keep_alive=75,
             ssl_certfile=options.tls_certificate,
             ssl_keyfile=options.tls_key,
         )
 
-    def run(self) -> None:
-        """Serve; returns when the server was stopped and what was in flight is answered."""
+    def run(self) -> int:
+        """Serve until stopped. Returns how many requests got 503, because the time to drain was over.
+
+        Raises RunFailed when the policy can never answer again.
+        """
         uvloop.run(self._serve())
+        if self.service.failure is not None:
+            raise RunFailed(f"{self.service.failure}; the traceback is above.")
+        return self._running.unanswered if self._running else 0
 
     def stop(self) -> None:
         """Stop; may be called from any thread."""
         if self._loop is not None and self._running is not None:
-            self._loop.call_soon_threadsafe(self._running.drain)
+            with suppress(RuntimeError):  # it has ended, and the loop with it
+                self._loop.call_soon_threadsafe(self._running.drain)
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -172,6 +181,17 @@ class _Uvicorn(uvicorn.Server):
         super().__init__(config)
         self._service, self._drain_s = service, drain_s
         self._draining: asyncio.Task[None] | None = None
+        self._failed_at: float | None = None
+        self.unanswered = 0
+
+    async def on_tick(self, counter: int) -> bool:
+        """Do what is due ten times a second; return whether the server is to end."""
+        if self._service.failure is not None:
+            now = asyncio.get_running_loop().time()
+            self._failed_at = self._failed_at or now
+            if now - self._failed_at > FAILURE_SHOWN_S:
+                self.should_exit = True
+        return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Take a signal."""
@@ -186,27 +206,29 @@ class _Uvicorn(uvicorn.Server):
             self._draining = asyncio.create_task(self._drain())
 
     async def _drain(self) -> None:
-        await self._service.drain(self._drain_s)
+        self.unanswered = await self._service.drain(self._drain_s)
         await asyncio.sleep(0.1)  # the last answers are on their way
         self.should_exit = True
 
 
 def bind_server(options: ActionServer) -> Server:
-    """Check the options, bind the ports, load the policy. Raises UserError."""
-    token = _token(options.token_file)
+    """Check the options, take the ports, load the policy. Raises UserError."""
+    token = read_token(options.token_file)
     if not is_loopback(options.host) and token is None and not options.insecure:
         raise UserError(
             f"--host {options.host} is reached from other machines: give --token-file or ${TOKEN_VARIABLE},"
             " or say --insecure if whoever reaches the port may have actions."
         )
-    for path in (options.tls_certificate, options.tls_key):
-        if path is not None and not path.is_file():
-            raise UserError(f"There is no file {path}: give --tls-certificate and --tls-key PEM files.")
     for name in ("max_batch", "max_queue"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}: give at least 1.")
+    check_certificate(options.tls_certificate, options.tls_key)
+    if options.zmq_port == options.port != 0:
+        raise UserError(f"--port and --zmq-port are both {options.port}: give two ports.")
     arguments = _with_older_options(options).policy_arguments()
-    listener = _bind(options.host, options.port)
+    listener = listen(options.host, options.port)
+    if options.zmq_port:  # ZeroMQ binds when the policy is there; a port that is taken is found now
+        listen(options.host, options.zmq_port, "--zmq-port").close()
     policy = load_policy(options.policy, **arguments)
     settings = ServiceSettings(
         options.max_batch,
@@ -233,36 +255,12 @@ def _serve(options: ActionServer) -> int:
     if server.zmq_port is not None:
         announce("zeromq", f"tcp://{host}:{server.zmq_port} (GR00T {options.groot_version})")
     announce("token", "required" if server.token else "none")
-    server.run()
-    announce("stopped", "what was in flight is answered")
+    unanswered = server.run()
+    requests = f"{unanswered} request{'s' * (unanswered > 1)} got 503 after --drain-s {options.drain_s:g}"
+    announce("stopped", requests if unanswered else "what was in flight is answered")
+    if server.service.computing:  # the interpreter's own end would tear down the thread that the policy computes in
+        os._exit(DONE)
     return DONE
-
-
-def _token(path: Path | None) -> str | None:
-    """Return the token, or None when none was given; raises UserError."""
-    if path is None:
-        return os.environ.get(TOKEN_VARIABLE) or None
-    try:
-        token = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"The token file {path} cannot be read ({error}): give a text file to --token-file.") from None
-    if not token:
-        raise UserError(f"The token file {path} is empty: write a long random text into it.")
-    return token
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    """Return a bound socket, not listening yet, so that nobody waits on it while the policy loads."""
-    try:
-        family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, number)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except (OSError, OverflowError) as error:
-        if getattr(error, "errno", None) == errno.EADDRINUSE:
-            raise UserError(f"Port {port} of {host} is in use: give another --port, or 0 for any free one.") from None
-        raise UserError(f"Port {port} of {host} cannot be bound ({error}): give another --host or --port.") from None
-    return listener
 
 
 def _with_older_options(options: ActionServer) -> ActionServer:

@@ -6,9 +6,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from typing import Any
 
+from vla_harness.errors import UserError
 from vla_harness.types import Policy
 
 from .metrics import Metrics
@@ -19,10 +21,28 @@ class QueueFull(Exception):
     """More questions wait than the queue's limit allows."""
 
 
-class Order:
-    """One request's questions, whose answers go out together: ``deliver`` gets them, or what the policy raised.
+class Stopped(Exception):
+    """The batcher was stopped before the question was answered."""
 
-    It is called once, in the policy's thread, and must not raise.
+
+class PolicyFailed(Exception):
+    """The policy raised something else than a UserError, which is the ``__cause__``.
+
+    Wrapped, because asyncio gives StopIteration, CancelledError, SystemExit and KeyboardInterrupt meanings of its own.
+    crashed: it was no Exception, such as the panic of a library in Rust; the policy's state is unknown since then.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(_describe(error))
+        self.__cause__ = error
+        self.crashed = not isinstance(error, Exception)
+
+
+class Order:
+    """One request's questions, whose answers go out together: ``deliver`` gets them, or why there are none.
+
+    It is called in the policy's thread, or in the one that stops the batcher, once or when both do at the same moment
+    twice; it must not raise.
     """
 
     def __init__(self, questions: int, deliver: Callable[[list[Any] | Exception], None]) -> None:
@@ -58,7 +78,7 @@ class Batcher:
         self._policy, self._metrics = policy, metrics
         self._max_batch, self._max_wait_s, self._max_queue = max_batch, max_wait_s, max_queue
         self._waiting: deque[_Job] = deque()
-        self._running = 0
+        self._running: list[_Job] = []
         self._closed = False
         self._change = threading.Condition()
         metrics.queue.set_function(lambda: len(self._waiting))
@@ -68,12 +88,19 @@ class Batcher:
     @property
     def unfinished(self) -> int:
         """Questions that wait or are being answered."""
-        return len(self._waiting) + self._running
+        return len(self._waiting) + len(self._running)
+
+    @property
+    def computing(self) -> bool:
+        """Whether the policy's thread lives on after ``close``, because the policy has not returned."""
+        return self._closed and self._thread.is_alive()
 
     def submit(self, questions: Sequence[Question], deliver: Callable[[list[Any] | Exception], None]) -> Order:
-        """Queue all of ``questions`` or, with QueueFull, none. ``deliver``: see Order."""
+        """Queue all of ``questions`` or, with QueueFull or Stopped, none. ``deliver``: see Order."""
         order = Order(len(questions), deliver)
         with self._change:
+            if self._closed:
+                raise Stopped
             if len(self._waiting) + len(questions) > self._max_queue:
                 raise QueueFull
             self._waiting.extend(_Job(order, number, question) for number, question in enumerate(questions))
@@ -91,22 +118,34 @@ class Batcher:
         future: Future[Any] = Future()
 
         def deliver(outcome: list[Any] | Exception) -> None:
-            if isinstance(outcome, Exception):
-                future.set_exception(outcome)
-            else:
-                future.set_result(outcome[0])
+            with suppress(InvalidStateError):  # stopped and answered at the same moment
+                if isinstance(outcome, Exception):
+                    future.set_exception(outcome)
+                else:
+                    future.set_result(outcome[0])
 
         with self._change:
             self._waiting.append(_Job(Order(1, deliver), 0, function))
             self._change.notify()
         return future
 
-    def close(self) -> None:
-        """Answer what is queued and end the thread."""
+    def stop(self) -> int:
+        """Give up on what waits and on what the policy computes, with Stopped. Returns how many orders that were."""
+        with self._change:
+            self._closed = True
+            orders = {job.order for job in (*self._waiting, *self._running)}
+            self._waiting.clear()
+            self._change.notify()
+        for order in orders:
+            order.fail(Stopped())
+        return len(orders)
+
+    def close(self, timeout_s: float | None = None) -> None:
+        """Answer what is queued and end the thread; wait ``timeout_s`` seconds for it, None for as long as it takes."""
         with self._change:
             self._closed = True
             self._change.notify()
-        self._thread.join()
+        self._thread.join(timeout_s)
 
     def _work(self) -> None:
         while batch := self._take():
@@ -118,7 +157,7 @@ class Batcher:
                 self._run(batch)
             finally:
                 with self._change:
-                    self._running = 0
+                    self._running = []
 
     def _take(self) -> list[_Job]:
         """Return the next batch, or [] when all is done and the batcher closed."""
@@ -139,7 +178,7 @@ class Batcher:
                 return self._take()
             for job in batch:
                 self._waiting.remove(job)
-            self._running = len(batch)
+            self._running = batch
             return batch
 
     def _company(self) -> list[_Job]:
@@ -166,9 +205,9 @@ class Batcher:
                 jobs[0].order.settle(0, first())
                 return
             answers = ask_policy(self._policy, questions)  # type: ignore[arg-type] # calls never share a batch
-        except Exception as error:
+        except BaseException as error:  # whatever it is: without this thread nobody gets an answer any more
             if len(jobs) == 1:
-                jobs[0].order.fail(error)
+                jobs[0].order.fail(error if isinstance(error, UserError) else PolicyFailed(error))
                 self.withdraw(jobs[0].order)
             else:  # one client's question must not cost its neighbours their answers
                 for job in jobs:
@@ -186,3 +225,9 @@ class _Job:
     def __init__(self, order: Order, number: int, question: Question | Callable[[], Any]) -> None:
         self.order, self.number, self.question = order, number, question
         self.since = time.perf_counter()
+
+
+def _describe(error: BaseException) -> str:
+    """Return an error's type and the first line of its message, at most 300 characters."""
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}{f': {lines[0]}' if lines else ''}"[:300]

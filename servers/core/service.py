@@ -20,7 +20,7 @@ from vla_harness import __version__
 from vla_harness.errors import UserError
 from vla_harness.types import ImageOrientation, Policy
 
-from .batcher import Batcher, QueueFull
+from .batcher import Batcher, PolicyFailed, QueueFull, Stopped
 from .client_conventions import OPENPI, ClientConvention, fits_libero
 from .metrics import Metrics
 from .questions import Act, NamedActions, Question, RawActions, RawChunks, ask_policy, blank_observation
@@ -28,6 +28,12 @@ from .refusal import Refusal
 from .sessions import Sessions
 
 log = logging.getLogger("vla_harness.servers")
+
+MAX_FAILURES = 8
+"""After so many failed requests in a row the policy is warmed up again, to tell bad requests from a broken policy."""
+
+_CLOSE_S = 1.0
+"""Seconds that the policy's thread gets to end after the last answer."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,7 @@ class ActionService:
         self._sessions = Sessions(self._forget)
         self.metrics.sessions.set_function(lambda: len(self._sessions))
         self._numbers = itertools.count()
+        self._failures = 0
         self._warm_up = self._batcher.call(self._warm)
 
     def images_of(self, client: ClientConvention) -> ImageOrientation:
@@ -92,14 +99,26 @@ class ActionService:
         """Return whether the server is ready, and a word for its state."""
         if self.draining:
             return False, "shutting down"
-        if not self._warm_up.done():
-            return False, "warming up"
-        return (False, "broken") if self._warm_up.exception() else (True, "healthy")
+        if self.failure is not None:
+            return False, "broken"
+        return (True, "healthy") if self._warm_up.done() else (False, "warming up")
+
+    @property
+    def failure(self) -> str | None:
+        """Return why the policy can never answer again; None while it can."""
+        if not self._warm_up.done() or not isinstance(error := self._warm_up.exception(), PolicyFailed):
+            return None
+        return f"The policy {self.policy.spec.name!r} failed on a blank observation: {error}"
 
     @property
     def unfinished(self) -> int:
         """Return how many questions wait or are being answered."""
         return self._batcher.unfinished
+
+    @property
+    def computing(self) -> bool:
+        """Whether the policy still computes although the service was closed."""
+        return self._batcher.computing
 
     def new_name(self, protocol: str) -> str:
         """Return a name for a client or an episode that has none."""
@@ -126,23 +145,36 @@ class ActionService:
     async def _answer(self, questions: Sequence[Question], session: str) -> list[Any]:
         ready, state = self.health
         if not ready:
-            raise Refusal(503, f"The server is {state}.", retry_after_s=2)
+            raise Refusal(503, self.failure or f"The server is {state}.", retry_after_s=2)
         if self._keeps_memory:
             for question in questions:
                 if isinstance(question, Act):
                     self._sessions.use(question.observation.episode, session)
         try:
-            return await self._ask(questions)
+            answers = await self._ask(questions)
+            self._failures = 0
+            return answers
+        except Stopped:
+            raise Refusal(503, "The server was stopped before this was answered.", retry_after_s=2) from None
         except QueueFull:
             raise Refusal(
                 503, f"{self.settings.max_queue} questions wait already; ask again.", retry_after_s=1
             ) from None
         except UserError as error:
             raise Refusal(422, str(error)) from None
-        except Exception:
+        except PolicyFailed as failure:
             self.metrics.errors.inc()
-            log.exception("The policy failed.")
+            log.error("The policy failed.", exc_info=failure.__cause__)
+            self._doubt(failure)
             raise Refusal(500, "The policy failed on this request; the server's log says how.") from None
+
+    def _doubt(self, failure: PolicyFailed) -> None:
+        """Warm the policy up again if it may be broken for good; nothing is answered until that has gone well."""
+        self._failures += 1
+        if (failure.crashed or self._failures >= MAX_FAILURES) and self._warm_up.done() and self.failure is None:
+            self._failures = 0
+            log.warning("The policy is warmed up again, to see whether it can go on.")
+            self._warm_up = self._batcher.call(self._warm)
 
     async def _ask(self, questions: Sequence[Question]) -> list[Any]:
         """Return the policy's answers, or raise what it raised, or QueueFull."""
@@ -164,17 +196,21 @@ class ActionService:
         """Drop the memory of ``episode``, if ``session`` plays it."""
         self._sessions.end(episode, session)
 
-    async def drain(self, timeout_s: float) -> None:
-        """Refuse what comes, and wait until what is in flight is answered, ``timeout_s`` seconds at most."""
+    async def drain(self, timeout_s: float) -> int:
+        """Refuse what comes, and wait until what is in flight is answered, ``timeout_s`` seconds at most.
+
+        Returns how many requests were not: they are refused.
+        """
         self.draining = True
         until = time.monotonic() + timeout_s
         while self.unfinished and time.monotonic() < until:
             await asyncio.sleep(0.02)
+        return self._batcher.stop()
 
     def close(self) -> None:
-        """Refuse what comes, and end the policy's thread when it has answered what waits."""
+        """Refuse what comes, and end the policy's thread if the policy returns soon."""
         self.draining = True
-        self._batcher.close()
+        self._batcher.close(_CLOSE_S)
 
     def metadata(self) -> dict[str, Any]:
         """Return what ``GET /metadata`` says: plain data."""
@@ -205,7 +241,7 @@ class ActionService:
             ask_policy(self.policy, [Act(observation)])
         except UserError:  # it is well, and does not know this episode
             pass
-        except Exception:
+        except BaseException:
             log.exception("The policy failed while it warmed up.")
             raise
         finally:
@@ -225,7 +261,7 @@ def _report(future: Future[Any]) -> None:
     """Log what a call in the policy's thread raises: nobody waits for it."""
 
     def look(done: Future[Any]) -> None:
-        if error := done.exception():
+        if (error := done.exception()) and not isinstance(error, Stopped):
             log.error("The policy failed to forget an episode: %s", error)
 
     future.add_done_callback(look)
@@ -235,6 +271,8 @@ def _finite(value: Any) -> Any:
     """Return ``value`` with None for numbers that JSON does not have."""
     if isinstance(value, dict):
         return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

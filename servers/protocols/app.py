@@ -23,7 +23,7 @@ from ..wire.arrays import WireError
 from ..wire.codecs import VLA_EVAL, pack_json, unpack_json
 from . import forms
 from .conversation import Gone, unless_gone
-from .openapi import ACT, ERRORS, METADATA
+from .openapi import ACT, ERRORS, METADATA, UNHEALTHY
 from .openpi import serve_openpi
 from .vla_eval import serve_vla_eval
 
@@ -87,19 +87,18 @@ def create_app(
         service.end_episode(episode, session)
         return {"status": "ok"}
 
-    @app.get("/health", responses={503: {"description": "Warming up, or shutting down"}})
+    @app.get("/health", responses=UNHEALTHY)
     async def health() -> JSONResponse:
-        """Say whether the policy is warm and takes requests."""
+        """Say whether the policy is warm and takes requests, and if it never will again, why."""
         ready, state = service.health
-        return JSONResponse({"status": state, "model": service.policy.spec.name}, 200 if ready else 503)
+        reason = {} if service.failure is None else {"reason": service.failure}
+        return JSONResponse({"status": state, "model": service.policy.spec.name} | reason, 200 if ready else 503)
 
-    @app.get(
-        "/healthz", response_class=PlainTextResponse, responses={503: {"description": "Warming up, or shutting down"}}
-    )
+    @app.get("/healthz", response_class=PlainTextResponse, responses=UNHEALTHY)
     async def healthz() -> PlainTextResponse:
         """Say the same as openpi's server does."""
         ready, state = service.health
-        return PlainTextResponse("OK\n" if ready else f"{state}\n", 200 if ready else 503)
+        return PlainTextResponse("OK\n" if ready else f"{service.failure or state}\n", 200 if ready else 503)
 
     @app.get("/metadata", responses=METADATA)
     async def metadata() -> JSONResponse:

@@ -155,3 +155,4 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     503: _error("The queue is full, or the server is warming up or shutting down; see Retry-After"),
 }
 METADATA: dict[int | str, dict[str, Any]] = {401: ERRORS[401], 403: ERRORS[403]}
+UNHEALTHY: dict[int | str, dict[str, Any]] = {503: {"description": "Warming up, shutting down, or broken"}}

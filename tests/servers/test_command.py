@@ -80,7 +80,15 @@ def test_what_a_user_can_get_wrong_is_one_sentence(
         port = str(taken.getsockname()[1])
         cases = {
             ("--policy", "random", "--port", port): f"Port {port} of 127.0.0.1 is in use: give another --port",
-            ("--policy", "random", "--port", "0", "--zmq-port", port): f"Port {port} of 127.0.0.1 cannot be bound",
+            (
+                "--policy",
+                "random",
+                "--port",
+                "0",
+                "--zmq-port",
+                port,
+            ): f"Port {port} of 127.0.0.1 is in use: give another --zmq-port",
+            ("--policy", "random", "--port", port, "--zmq-port", port): f"--port and --zmq-port are both {port}",
             ("--policy", "random", "--host", "0.0.0.0"): "--host 0.0.0.0 is reached from other machines: give --token",
             ("--policy", "random", "--insecure", "--host", "no.example"): "Port 8000 of no.example cannot be bound",
             ("--policy", "random", "--token-file", str(tmp_path / "no")): "The token file",
