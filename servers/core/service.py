@@ -18,7 +18,7 @@ from typing import Any
 
 from vla_harness import __version__
 from vla_harness.errors import UserError
-from vla_harness.types import ImageOrientation, Policy
+from vla_harness.types import ActionConvention, ImageOrientation, JointConvention, Policy
 
 from .batcher import Batcher, PolicyFailed, QueueFull, Stopped
 from .client_conventions import OPENPI, ClientConvention, fits_libero
@@ -218,7 +218,8 @@ class ActionService:
         said = {
             "server": "vla-harness",
             "policy": policy.spec.name,
-            "spec": asdict(policy.spec),
+            "spec": asdict(policy.spec),  # in JSON null stands for a number that is not known
+            "action_convention": "stated" if _stated(policy.spec.action) else "unknown",
             "stateful": self._keeps_memory,
             "unnorm_keys": list(self.unnorm_keys),
             "provenance": dict(policy.provenance),
@@ -265,6 +266,11 @@ def _report(future: Future[Any]) -> None:
             log.error("The policy failed to forget an episode: %s", error)
 
     future.add_done_callback(look)
+
+
+def _stated(convention: ActionConvention | JointConvention) -> bool:
+    """Return whether an action's meaning is known: no number of its convention is nan."""
+    return not any(isinstance(value, float) and math.isnan(value) for value in asdict(convention).values())
 
 
 def _finite(value: Any) -> Any:

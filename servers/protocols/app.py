@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from fastapi import FastAPI, Request, Response, WebSocket
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from starlette.formparsers import MultiPartException
 
 from vla_harness import __version__
@@ -23,6 +23,7 @@ from ..wire.arrays import WireError
 from ..wire.codecs import VLA_EVAL, pack_json, unpack_json
 from . import forms
 from .conversation import Gone, unless_gone
+from .docs_page import HEADERS, docs_page
 from .openapi import ACT, ERRORS, METADATA, UNHEALTHY
 from .openpi import serve_openpi
 from .vla_eval import serve_vla_eval
@@ -48,6 +49,7 @@ def create_app(
         title="VLA action server",
         version=__version__,
         description="Actions of one policy for the clients of OpenVLA, OpenVLA-OFT, GR00T, openpi and vla-eval.",
+        docs_url=None,  # FastAPI's pages load scripts of another host
         redoc_url=None,
     )
     app.add_exception_handler(Refusal, refused)
@@ -104,6 +106,10 @@ def create_app(
     async def metadata() -> JSONResponse:
         """Say what the policy reads and writes, and what it was made of."""
         return JSONResponse(service.metadata())
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs(request: Request) -> HTMLResponse:
+        return HTMLResponse(docs_page(app.openapi(), str(request.base_url)), headers=HEADERS)
 
     @app.get("/config")
     async def config() -> dict[str, Any]:
