@@ -33,7 +33,7 @@ from vla_harness.policy_flags import PolicyFlags
 from vla_harness.registry import load_policy
 from vla_harness.servers.core.security import Guard, is_loopback
 from vla_harness.servers.core.service import ActionService, ServiceSettings
-from vla_harness.servers.core.startup import TOKEN_VARIABLE, check_certificate, listen, read_token
+from vla_harness.servers.core.startup import TOKEN_VARIABLE, check_access, check_certificate, listen, read_token
 from vla_harness.servers.protocols.app import RootProtocol, create_app
 from vla_harness.servers.protocols.zeromq import Gr00tSocket, Version
 from vla_harness.types import ImageOrientation
@@ -214,11 +214,7 @@ class _Uvicorn(uvicorn.Server):
 def bind_server(options: ActionServer) -> Server:
     """Check the options, take the ports, load the policy. Raises UserError."""
     token = read_token(options.token_file)
-    if not is_loopback(options.host) and token is None and not options.insecure:
-        raise UserError(
-            f"--host {options.host} is reached from other machines: give --token-file or ${TOKEN_VARIABLE},"
-            " or say --insecure if whoever reaches the port may have actions."
-        )
+    check_access(options.host, token, options.insecure, f"--token-file or ${TOKEN_VARIABLE}")
     for name in ("max_batch", "max_queue"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}: give at least 1.")

@@ -12,15 +12,17 @@ if __name__ == "__main__":  # the command is imported by its name, with what it 
 
     sys.exit(launch("vla_harness.servers.demo"))
 
-import sys
+import hmac
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import gradio
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from tyro.conf import arg
 
 from vla_harness.command import DONE, parse_options, run_command
@@ -30,11 +32,18 @@ from vla_harness.policy_flags import PolicyOrServerFlags
 from vla_harness.registry import load_policy
 from vla_harness.servers.core.images import fit
 from vla_harness.servers.core.questions import RawActions, blank_observation
+from vla_harness.servers.core.startup import check_access, listen, read_token
 from vla_harness.servers.live_rollout import LiveRollout
 from vla_harness.types import Observation, Policy
 
 SUITES = ("spatial", "object", "goal", "10", "90")
 ENTRIES = ("x", "y", "z", "rotation x", "rotation y", "rotation z", "gripper")
+STYLE = "#frame img { width: 100%; height: 100%; object-fit: contain }"
+_NOT_LOOKED_FOR = "LIBERO's assets are looked for when the first rollout starts."
+_ASSETS = {
+    False: "Drawn with LIBERO's own assets.",
+    True: "**Stand-in assets**: the pictures are generated and not the benchmark's own; the physics is.",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,21 +54,29 @@ class Demo(PolicyOrServerFlags):
     """LIBERO's meshes and textures, as in run_libero.py."""
 
     host: str = "127.0.0.1"
-    """Address to listen at."""
+    """Address to listen at. Beyond this machine (0.0.0.0) a token is required."""
 
     port: int = 7860
-    """Port to listen at."""
+    """Port to listen at; 0 for any free one, which is printed."""
+
+    token_file: Annotated[Path | None, arg(metavar="F", help_behavior_hint="(default: none)")] = None
+    """File with the token that the page asks for as its password."""
+
+    insecure: bool = False
+    """Listen beyond this machine without a token: whoever reaches the port can use the policy."""
 
 
 def chunk_figure(actions: np.ndarray) -> Figure:
     """Return a plot of (n, D) actions, a line for each entry."""
-    figure = Figure(figsize=(6, 3), layout="constrained")
+    figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()
     names = ENTRIES if actions.shape[1:] == (len(ENTRIES),) else range(actions.shape[-1])
     for name, line in zip(names, actions.T, strict=True):
         axes.plot(line, label=str(name), marker="." if len(actions) < 30 else "")
-    axes.set(xlabel="action", ylabel="value")
-    axes.legend(fontsize="small", ncols=2, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axes.set(xlabel="action", ylabel="value", xlim=(-0.5, max(len(actions), 8) - 0.5))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if len(axes.lines) <= 2 * len(ENTRIES):
+        figure.legend(fontsize="small", ncols=4, loc="outside lower center")
     return figure
 
 
@@ -96,38 +113,93 @@ def make_page(policy: Policy, assets: str = "auto", steps: int | None = None) ->
     policies = {policy.spec.name: policy} | others
     keys = list(getattr(policy, "unnorm_keys", ()))
 
-    def rollout(suite: str, task: int, state: float, name: str) -> Iterator[tuple[Any, Any, str]]:
+    def rollout(suite: str, task: int, state: float, name: str) -> Iterator[tuple[Any, Any, str, str]]:
         live = LiveRollout(policies[name], suite, int(task), int(state), assets, steps)
         with closing(live.moments()) as moments:
             for moment in moments:
-                yield moment.frame, chunk_figure(moment.actions), moment.sentence
+                drawn = _NOT_LOOKED_FOR if moment.stand_ins is None else _ASSETS[moment.stand_ins]
+                yield moment.frame, chunk_figure(moment.actions), moment.sentence, f"The camera agentview. {drawn}"
 
+    spec = policy.spec
+    sees = f"Sees {', '.join(spec.cameras) or 'no camera'}" + (
+        "; reads the simulator's state." * spec.reads_scene or "."
+    )
     with gradio.Blocks(title="VLA harness", analytics_enabled=False) as page:
-        gradio.Markdown(f"# {policy.spec.name}\nsees {', '.join(policy.spec.cameras) or 'no camera'}")
-        with gradio.Tab("LIBERO rollout"), gradio.Row():
-            with gradio.Column():
-                suite = gradio.Dropdown(SUITES, value="spatial", label="Suite")
-                task = gradio.Dropdown(task_choices("spatial"), label="Task", value=0)
-                state = gradio.Number(0, minimum=0, maximum=49, precision=0, label="Initial state")
-                chosen = gradio.Dropdown(list(policies), value=policy.spec.name, label="Policy")
-                start, stop = gradio.Button("Play", variant="primary"), gradio.Button("Stop")
-                status = gradio.Textbox(label="Status", elem_id="status")
-            frame = gradio.Image(label="agentview", elem_id="frame", interactive=False)
-            actions = gradio.Plot(label="Actions")
+        gradio.Markdown(f"# {spec.name}\n{sees}")
+        with gradio.Tab("LIBERO rollout"):
+            with gradio.Row():
+                suite = gradio.Dropdown(SUITES, value="spatial", label="Suite", min_width=100)
+                task = gradio.Dropdown(task_choices("spatial"), label="Task", value=0, scale=6, min_width=600)
+                state = gradio.Number(
+                    0, minimum=0, maximum=49, precision=0, label="Initial state, 0 to 49", min_width=100
+                )
+                chosen = gradio.Dropdown(list(policies), value=spec.name, label="Policy", min_width=100)
+            with gradio.Row(equal_height=True):
+                start = gradio.Button("Play", variant="primary", min_width=80)
+                stop = gradio.Button("Stop", min_width=80)
+                status = gradio.Textbox(
+                    show_label=False, placeholder="Status", elem_id="status", scale=6, min_width=400
+                )
+            with gradio.Row():
+                with gradio.Column():
+                    drawn = gradio.Markdown(f"The camera agentview. {_NOT_LOOKED_FOR}", elem_id="assets")
+                    frame = gradio.Image(
+                        show_label=False,
+                        elem_id="frame",
+                        interactive=False,
+                        height=400,
+                        buttons=["fullscreen", "download"],
+                    )
+                with gradio.Column():
+                    gradio.Markdown("The policy's actions so far")
+                    actions = gradio.Plot(show_label=False, elem_id="actions")
         with gradio.Tab("One action"), gradio.Row():
             with gradio.Column():
-                image = gradio.Image(label="Image", type="numpy")
+                gradio.Markdown("Every camera of the policy sees this image; the robot's state is all zeros.")
+                image = gradio.Image(
+                    show_label=False, type="numpy", height=320, sources=["upload", "clipboard"], buttons=[]
+                )
                 words = gradio.Textbox("pick up the black bowl", label="Instruction")
                 key = gradio.Dropdown(keys, value=keys[0] if keys else None, label="unnorm_key", visible=bool(keys))
                 ask = gradio.Button("Ask", variant="primary")
             with gradio.Column():
-                numbers = gradio.Textbox(label="Action", elem_id="action", lines=4)
-                plot = gradio.Plot(label="Chunk")
+                gradio.Markdown("The policy's chunk of actions")
+                plot = gradio.Plot(show_label=False, elem_id="chunk")
+                numbers = gradio.Textbox(
+                    label=f"A row for each action: {', '.join(ENTRIES)}", elem_id="action", lines=4
+                )
         suite.change(lambda name: gradio.Dropdown(task_choices(name), value=0), suite, task)
-        playing = start.click(rollout, [suite, task, state, chosen], [frame, actions, status], concurrency_limit=1)
-        stop.click(None, cancels=[playing])
+        playing = start.click(
+            rollout, [suite, task, state, chosen], [frame, actions, status, drawn], concurrency_limit=1
+        )
+        stop.click(lambda: "stopped", None, status, cancels=[playing])
         ask.click(lambda *given: one_action(policy, *given), [image, words, key], [numbers, plot])
     return page
+
+
+def launch(page: gradio.Blocks, host: str, port: int, token: str | None) -> None:
+    """Serve the page in threads of its own; raises UserError where the port is taken.
+
+    token: what the page asks for as its password, whatever the name; None lets everybody in.
+    """
+
+    def knows(_: str, password: str) -> bool:
+        return token is None or hmac.compare_digest(password.encode(), token.encode())
+
+    try:
+        page.queue().launch(
+            server_name=host,
+            server_port=port,
+            share=False,
+            quiet=True,
+            auth=None if token is None else knows,
+            auth_message="Any name, and as the password the token that the demo was started with.",
+            max_file_size="32mb",
+            css=STYLE,
+            prevent_thread_lock=True,
+        )
+    except OSError:
+        raise UserError(f"Port {port} of {host} is in use: give another --port.") from None
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -136,12 +208,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _serve(options: Demo) -> int:
+    token = None if options.token_file is None else read_token(options.token_file)
+    check_access(options.host, token, options.insecure, "--token-file")
+    with listen(options.host, options.port) as listener:  # found before the policy loads; Gradio binds its own socket
+        port: int = listener.getsockname()[1]
     name, arguments = options.chosen_policy()
-    policy = load_policy(name, **arguments)
-    announce("page", f"http://{options.host}:{options.port}")
-    page = make_page(policy, options.assets)
-    try:
-        page.queue().launch(server_name=options.host, server_port=options.port, share=False, quiet=True)
-    except OSError:
-        raise UserError(f"Port {options.port} of {options.host} is in use: give another --port.") from None
+    page = make_page(load_policy(name, **arguments), options.assets)
+    launch(page, options.host, port, token)
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    announce("page", f"http://{host}:{port}")
+    announce("token", "required, as the password" if token else "none")
+    page.block_thread()
     return DONE

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from vla_harness.errors import UserError
 
+from .security import is_loopback
+
 TOKEN_VARIABLE = "VLA_SERVER_TOKEN"
 
 _SHORT_TOKEN = 16
@@ -44,6 +46,18 @@ def read_token(path: Path | None) -> str | None:
     if len(token) < _SHORT_TOKEN:
         _warn(f"{source} holds a token of {len(token)} characters, which can be guessed: `openssl rand -hex 32`.")
     return token
+
+
+def check_access(host: str, token: str | None, insecure: bool, token_options: str) -> None:
+    """Raise UserError where other machines reach ``host`` and neither a token nor ``insecure`` was given.
+
+    token_options: how a token is given, for the sentence.
+    """
+    if not is_loopback(host) and token is None and not insecure:
+        raise UserError(
+            f"--host {host} is reached from other machines: give {token_options},"
+            " or say --insecure if whoever reaches the port may have actions."
+        )
 
 
 def check_certificate(certificate: Path | None, key: Path | None) -> None:

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import gradio
 import numpy as np
 import pytest
+import requests
 
 from tests.servers.chromium import opened
 from tests.servers.toys import LookingPolicy, frame
-from vla_harness.servers.demo import chunk_figure, make_page, one_action
+from vla_harness import load_policy
+from vla_harness.servers.core.startup import listen
+from vla_harness.servers.demo import Demo, chunk_figure, launch, main, make_page, one_action
 from vla_harness.servers.live_rollout import LiveRollout
 
+TASKS = """[...document.querySelectorAll('input[aria-label="Task"]')].map(
+    i => ({value: i.value, text: i.scrollWidth, width: i.clientWidth}))"""
+LABELS = """[...document.querySelectorAll('%s label')].filter(
+    label => label.getBoundingClientRect().width > 1).map(label => label.innerText)"""
 STATUS = "document.querySelector('#status textarea').value"
 
 
@@ -22,13 +30,26 @@ def button(name: str) -> str:
     return f"[...document.querySelectorAll('button')].filter(b => b.textContent.trim() === '{name}').pop()"
 
 
+def free_port() -> int:
+    with listen("127.0.0.1", 0) as listener:
+        return listener.getsockname()[1]
+
+
+@contextmanager
+def shown(token: str | None = None) -> Iterator[str]:
+    page = make_page(LookingPolicy(), assets="primitive", steps=6)
+    port = free_port()
+    launch(page, "127.0.0.1", port, token)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        page.close()
+
+
 @pytest.fixture
 def url() -> Iterator[str]:
-    page = make_page(LookingPolicy(), steps=6)
-    page.queue()
-    _, address, _ = page.launch(prevent_thread_lock=True, quiet=True, share=False, server_name="127.0.0.1")
-    yield address
-    page.close()
+    with shown() as address:
+        yield address
 
 
 def test_a_rollout_is_watched_and_an_action_asked_for(url: str, tmp_path: Path) -> None:
@@ -41,6 +62,11 @@ def test_a_rollout_is_watched_and_an_action_asked_for(url: str, tmp_path: Path) 
         size = page.wait_for("(() => { const i = document.querySelector('#frame img'); return i.naturalWidth })()")
         assert size == 256
         page.screenshot(tmp_path / "demo.png")
+        assert "Stand-in assets" in page.run("document.querySelector('#assets').innerText")
+        for covering in ("#frame", "#actions"):  # Gradio lays a component's label over its picture
+            assert page.run(LABELS % covering) == []
+        for task in page.run(TASKS):
+            assert task["text"] <= task["width"], task
         page.run(f"{button('One action')}.click()")
         page.wait_for(f"!!({button('Ask')})")
         page.run(f"{button('Ask')}.click()")
@@ -60,3 +86,32 @@ def test_one_action_is_the_policy_s_chunk() -> None:
 def test_a_rollout_that_cannot_be_played_says_so() -> None:
     (moment,) = LiveRollout(LookingPolicy(), "spatial", 0, 0, assets="/no/such/folder").moments()
     assert moment.frame is None and moment.sentence.startswith("The rollout failed: ")
+
+
+def test_the_default_policy_answers_on_the_second_tab() -> None:
+    policy = load_policy(Demo().policy)
+    text, _ = one_action(policy, frame(), "pick up the black bowl and place it on the plate", None)
+    assert text.count("[") == 1 + policy.spec.horizon
+
+
+def test_a_token_is_the_page_s_password() -> None:
+    with shown("geheim") as url:
+        assert "actions so far" not in requests.get(url).text
+        assert requests.get(f"{url}/config").status_code == 401
+        join = {"data": [], "fn_index": 0, "session_hash": "x"}
+        assert requests.post(f"{url}/gradio_api/queue/join", json=join).status_code == 401
+        assert requests.post(f"{url}/login", data={"username": "x", "password": "geheimx"}).status_code == 400
+        with requests.Session() as session:
+            assert session.post(f"{url}/login", data={"username": "x", "password": "geheim"}).ok
+            assert session.get(f"{url}/config").ok
+
+
+def test_an_address_beyond_this_machine_needs_a_token(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--host", "0.0.0.0"]) == 2
+    assert capsys.readouterr().err.startswith("error: --host 0.0.0.0 is reached from other machines: give --token-file")
+    with listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        assert main(["--port", str(port)]) == 2
+    assert capsys.readouterr().err == (
+        f"error: Port {port} of 127.0.0.1 is in use: give another --port, or 0 for any free one.\n"
+    )

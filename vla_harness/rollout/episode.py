@@ -43,6 +43,11 @@ class Episode:
         self._frames = 0
         self._started = time.perf_counter()
 
+    @property
+    def steps(self) -> int:
+        """How many of the policy's actions have been executed."""
+        return len(self._actions)
+
     def play(self) -> EpisodeResult:
         """Play to the end. Whatever the simulator, the adapter or ``ask`` raises passes through."""
         begin(self._simulator, self._job, self._protocol, self._alive)
