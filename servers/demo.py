@@ -177,7 +177,7 @@ def make_page(policy: Policy, assets: str = "auto", steps: int | None = None) ->
     return page
 
 
-def launch(page: gradio.Blocks, host: str, port: int, token: str | None) -> None:
+def open_page(page: gradio.Blocks, host: str, port: int, token: str | None) -> None:
     """Serve the page in threads of its own; raises UserError where the port is taken.
 
     token: what the page asks for as its password, whatever the name; None lets everybody in.
@@ -214,7 +214,7 @@ def _serve(options: Demo) -> int:
         port: int = listener.getsockname()[1]
     name, arguments = options.chosen_policy()
     page = make_page(load_policy(name, **arguments), options.assets)
-    launch(page, options.host, port, token)
+    open_page(page, options.host, port, token)
     host = f"[{options.host}]" if ":" in options.host else options.host
     announce("page", f"http://{host}:{port}")
     announce("token", "required, as the password" if token else "none")

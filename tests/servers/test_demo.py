@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import gradio
 import numpy as np
@@ -15,7 +16,7 @@ from tests.servers.chromium import opened
 from tests.servers.toys import LookingPolicy, frame
 from vla_harness import load_policy
 from vla_harness.servers.core.startup import listen
-from vla_harness.servers.demo import Demo, chunk_figure, launch, main, make_page, one_action
+from vla_harness.servers.demo import Demo, chunk_figure, main, make_page, one_action, open_page
 from vla_harness.servers.live_rollout import LiveRollout
 
 TASKS = """[...document.querySelectorAll('input[aria-label="Task"]')].map(
@@ -39,7 +40,7 @@ def free_port() -> int:
 def shown(token: str | None = None) -> Iterator[str]:
     page = make_page(LookingPolicy(), assets="primitive", steps=6)
     port = free_port()
-    launch(page, "127.0.0.1", port, token)
+    open_page(page, "127.0.0.1", port, token)
     try:
         yield f"http://127.0.0.1:{port}"
     finally:
@@ -98,7 +99,7 @@ def test_a_token_is_the_page_s_password() -> None:
     with shown("geheim") as url:
         assert "actions so far" not in requests.get(url).text
         assert requests.get(f"{url}/config").status_code == 401
-        join = {"data": [], "fn_index": 0, "session_hash": "x"}
+        join: Any = {"data": [], "fn_index": 0, "session_hash": "x"}
         assert requests.post(f"{url}/gradio_api/queue/join", json=join).status_code == 401
         assert requests.post(f"{url}/login", data={"username": "x", "password": "geheimx"}).status_code == 400
         with requests.Session() as session:
