@@ -15,9 +15,11 @@ if __name__ == "__main__":  # the command is imported by its name, with what it 
 import asyncio
 import os
 import socket
-import sys
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -31,6 +33,7 @@ from vla_harness.errors import RunFailed, UserError
 from vla_harness.evaluate import announce
 from vla_harness.policy_flags import PolicyFlags
 from vla_harness.registry import load_policy
+from vla_harness.servers.core.connections import ConnectionLimits, LimitedHttpProtocol
 from vla_harness.servers.core.security import Guard, is_loopback
 from vla_harness.servers.core.service import ActionService, ServiceSettings
 from vla_harness.servers.core.startup import TOKEN_VARIABLE, check_access, check_certificate, listen, read_token
@@ -103,6 +106,9 @@ class ActionServer(PolicyFlags):
     drain_s: float = 30.0
     """Seconds that requests in flight get to finish when the server is stopped."""
 
+    limits: ConnectionLimits = field(default_factory=ConnectionLimits)
+    """What clients may take up before they are answered."""
+
 
 @dataclass
 class Server:
@@ -130,7 +136,8 @@ class Server:
         self.zmq_port = self._zmq.port if self._zmq else None
         guard = Guard(self.token, is_loopback(options.host))
         self._config = uvicorn.Config(
-            create_app(self.service, guard, limit, options.protocol),
+            create_app(self.service, guard, limit, options.protocol, options.limits.upload_mb * 2**20),
+            http=partial(LimitedHttpProtocol, options.limits),  # type: ignore[arg-type] # uvicorn calls it as a class
             log_level="warning",
             access_log=False,  # addresses may hold a token
             ws_max_size=limit,
@@ -138,7 +145,7 @@ class Server:
             ws_ping_interval=30.0,
             ws_ping_timeout=300.0,  # simulators step for minutes without looking at their sockets
             timeout_graceful_shutdown=1,  # what was to be drained has been
-            timeout_keep_alive=75,
+            timeout_keep_alive=options.limits.idle_s,  # type: ignore[arg-type] # it is a number of seconds
             ssl_certfile=options.tls_certificate,
             ssl_keyfile=options.tls_key,
         )
@@ -161,7 +168,7 @@ class Server:
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._running = _Uvicorn(self._config, self.service, self.options.drain_s)
+        self._running = _Uvicorn(self._config, self.service, self.options)
         messages = asyncio.create_task(self._zmq.serve()) if self._zmq else None
         try:
             await self._running.serve(sockets=[self.listener])
@@ -177,15 +184,40 @@ class Server:
 class _Uvicorn(uvicorn.Server):
     """Finishes what is in flight before it closes connections; a second signal closes them at once."""
 
-    def __init__(self, config: uvicorn.Config, service: ActionService, drain_s: float) -> None:
+    def __init__(self, config: uvicorn.Config, service: ActionService, options: ActionServer) -> None:
         super().__init__(config)
-        self._service, self._drain_s = service, drain_s
+        self._service, self._drain_s, self._limits = service, options.drain_s, options.limits
+        self._swept_at = time.monotonic()
         self._draining: asyncio.Task[None] | None = None
         self._failed_at: float | None = None
         self.unanswered = 0
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen. uvicorn's own leaves a silent client a minute for its TLS handshake."""
+        await self.lifespan.startup()
+        tls = self.config.ssl
+        handshake_s = self._limits.header_s if tls else None
+        loop, backlog = asyncio.get_running_loop(), self.config.backlog
+        self.servers = [
+            await loop.create_server(
+                self._connection, sock=one, ssl=tls, backlog=backlog, ssl_handshake_timeout=handshake_s
+            )
+            for one in sockets or ()
+        ]
+        self.started = True
+
+    def _connection(self) -> asyncio.Protocol:
+        make: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+        return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
     async def on_tick(self, counter: int) -> bool:
         """Do what is due ten times a second; return whether the server is to end."""
+        if counter % 5 == 0:
+            now = time.monotonic()
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, LimitedHttpProtocol):
+                    connection.sweep(now, now - self._swept_at)
+            self._swept_at = now
         if self._service.failure is not None:
             now = asyncio.get_running_loop().time()
             self._failed_at = self._failed_at or now

@@ -187,7 +187,7 @@ class ActionClient:
             except (WireError, ValueError):
                 raise ServerError(f"{self.url}{path} answered something unreadable.") from None
         sentence = _sentence(data) or response.reason
-        if response.status in (409, 502, 503, 504):
+        if response.status in (409, 429, 502, 503, 504):
             raise TryAgain(sentence.rstrip("."), float(response.headers.get("Retry-After") or 0), busy=True)
         raise ServerError(f"{self.url} refused ({response.status}): {sentence}")
 

@@ -14,6 +14,8 @@ from .refusal import bad_field
 
 _MAX_TEXT = 4096
 _MAX_STATE = 1024
+MAX_NUMBER = 1e6
+"""Largest magnitude of a number of the state: no robot's is larger in metres and radians, and networks overflow."""
 
 
 def entry(message: Mapping[str, Any], key: str, kind: str, field: str = "") -> Any:
@@ -91,17 +93,17 @@ def image(message: Mapping[str, Any], key: str, field: str = "") -> np.ndarray:
 
 
 def vector(message: Mapping[str, Any], key: str, length: int | None) -> np.ndarray:
-    """Return (length,) float32, finite, of an array or a list of numbers; any length up to 1024 when it is None."""
+    """Return (length,) float32 of an array or a list of finite numbers; any length up to 1024 when it is None."""
     size = f"{length}" if length is not None else "some"
     value = entry(message, key, f"{size} numbers")
     array = numbers(value)
     if array is None or array.ndim != 1 or len(array) > _MAX_STATE or (length is not None and len(array) != length):
-        raise bad_field(key, f"expected {size} finite numbers, got {describe(value)}.")
+        raise bad_field(key, f"expected {size} finite numbers, none beyond a million, got {describe(value)}.")
     return array.astype(np.float32)
 
 
 def numbers(value: Any) -> np.ndarray | None:
-    """Return an array of finite float64 numbers that fit into float32, or None when ``value`` is none."""
+    """Return an array of float64 numbers, none beyond a million, or None when ``value`` is none."""
     if isinstance(value, np.ndarray):
         if value.dtype.kind not in "biuf":
             return None
@@ -111,7 +113,7 @@ def numbers(value: Any) -> np.ndarray | None:
         array = np.asarray(value, np.float64)
     except (ValueError, TypeError, OverflowError):
         return None
-    return array if (np.abs(array) <= np.finfo(np.float32).max).all() else None  # false for nan, too
+    return array if (np.abs(array) <= MAX_NUMBER).all() else None  # false for nan, too
 
 
 def _plain(value: Any, depth: int) -> bool:

@@ -12,9 +12,15 @@ class Refusal(Exception):
 
     def __init__(self, status: int, sentence: str, field: str = "", retry_after_s: int | None = None) -> None:
         super().__init__(sentence)
-        self.status, self.sentence, self.field, self.retry_after_s = status, sentence, field, retry_after_s
+        self.status, self.retry_after_s = status, retry_after_s
+        self.sentence, self.field = _sendable(sentence), _sendable(field)  # they may quote the client
 
 
 def bad_field(field: str, expected: str) -> Refusal:
     """Return the refusal of a field that is missing or wrong: 422."""
     return Refusal(422, f"{field}: {expected}", field)
+
+
+def _sendable(text: str) -> str:
+    """Return ``text`` with half characters, which UTF-8 does not hold, written out."""
+    return text.encode("utf-8", "backslashreplace").decode()

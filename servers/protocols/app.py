@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Literal
@@ -13,9 +14,11 @@ from fastapi import FastAPI, Request, Response, WebSocket
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from starlette.formparsers import MultiPartException
+from starlette.requests import ClientDisconnect
 
 from vla_harness import __version__
 
+from ..core.connections import Lease, UploadBudget
 from ..core.refusal import Refusal, bad_field
 from ..core.security import Guard, GuardMiddleware, refused
 from ..core.service import ActionService
@@ -28,6 +31,7 @@ from .openapi import ACT, ERRORS, METADATA, UNHEALTHY
 from .openpi import serve_openpi
 from .vla_eval import serve_vla_eval
 
+log = logging.getLogger("vla_harness.servers")
 RootProtocol = Literal["openpi", "vla-eval"]
 
 _IN_THREAD = 1_000_000
@@ -39,11 +43,14 @@ def create_app(
     guard: Guard,
     max_body: int = 64 * 2**20,
     root_protocol: RootProtocol = "openpi",
+    max_uploads: int = 256 * 2**20,
 ) -> FastAPI:
     """Return the application.
 
-    max_body: bytes. root_protocol: the websocket protocol of ``/``; ``/openpi`` and ``/vla-eval`` speak theirs anyway.
+    max_body, max_uploads: bytes of one request, and of all that are read or answered at the same time.
+    root_protocol: the websocket protocol of ``/``; ``/openpi`` and ``/vla-eval`` speak theirs anyway.
     """
+    uploads = UploadBudget(max(max_body, max_uploads))
 
     app = FastAPI(
         title="VLA action server",
@@ -64,7 +71,10 @@ def create_app(
     @app.post("/act", openapi_extra=ACT, responses=ERRORS)
     async def act(request: Request) -> Response:
         """Return actions for observations. The form is told by its keys."""
-        body = await _body(request, max_body)
+        with uploads.lease() as lease:
+            return await answer(request, await _body(request, max_body, lease))
+
+    async def answer(request: Request, body: bytes) -> Response:
         kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
         try:
             message, arrays = await _decode(request, kind, body)
@@ -138,8 +148,11 @@ async def _converse(
     await conversation(websocket, service)
 
 
-async def _body(request: Request, limit: int) -> bytes:
-    """Return the body; refuses one of more than ``limit`` bytes, said or sent, and compressed ones."""
+async def _body(request: Request, limit: int, lease: Lease) -> bytes:
+    """Return the body; refuses one of more than ``limit`` bytes, said or sent, and compressed ones.
+
+    lease: what the body's bytes are counted in.
+    """
     if request.headers.get("content-encoding", "identity") != "identity":
         raise Refusal(415, "Content-Encoding: send the body as it is, uncompressed.", "Content-Encoding")
     too_large = Refusal(413, f"The body is larger than {limit} bytes: send smaller images, or fewer.")
@@ -147,11 +160,17 @@ async def _body(request: Request, limit: int) -> bytes:
     if not said.isdigit() or int(said) > limit:
         raise too_large
     chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit:
-            raise too_large
-        chunks.append(chunk)
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > limit:
+                raise too_large
+            if not lease.take(len(chunk)):
+                raise Refusal(503, "Too many large requests are under way; send it again.", retry_after_s=1)
+            chunks.append(chunk)
+    except ClientDisconnect:
+        log.warning("An upload to %s broke off after %d bytes.", request.url.path, size)
+        raise Refusal(499, "The client went away.") from None
     return b"".join(chunks)
 
 
@@ -233,5 +252,8 @@ def _as_fastapi(body: bytes) -> JSONResponse | None:
         return JSONResponse({"detail": [{"type": "json_invalid", "loc": ["body"], "msg": "JSON decode error"}]}, 422)
     if isinstance(value, dict):
         return None
-    detail = {"type": "dict_type", "loc": ["body"], "msg": "Input should be a valid dictionary", "input": value}
-    return JSONResponse({"detail": [detail]}, 422)
+    detail = {"type": "dict_type", "loc": ["body"], "msg": "Input should be a valid dictionary"}
+    try:
+        return JSONResponse({"detail": [detail | {"input": value}]}, 422)
+    except ValueError:  # nan, infinity or half a character, which Python reads in JSON and nobody may send
+        return JSONResponse({"detail": [detail]}, 422)

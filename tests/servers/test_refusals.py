@@ -45,11 +45,12 @@ def server() -> Iterator[Server]:
         ({"images": [1]}, "observations.0.images: expected a map with text keys, got list of length 1."),
         (
             {"state": [1.0, float("nan")] + [0.0] * 6},
-            "observations.0.state: expected 8 finite numbers, got list of length 8.",
+            "observations.0.state: expected 8 finite numbers, none beyond a million, got list of length 8.",
         ),
         (
             {"state": np.zeros(7)},
-            "observations.0.state: expected 8 finite numbers, got an array of shape [7] and dtype float64.",
+            "observations.0.state: expected 8 finite numbers, none beyond a million,"
+            " got an array of shape [7] and dtype float64.",
         ),
         ({"instruction": 3}, "observations.0.instruction: expected a text of at most 4096 characters, got int."),
         ({"step": -1}, "observations.0.step: expected an integer of at least 0, got int."),
