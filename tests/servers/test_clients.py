@@ -291,7 +291,7 @@ def test_light_client_imports_numpy_and_msgpack_alone() -> None:
     """As on a robot, where the rest is not installed."""
     check = """
 import sys
-allowed = {"numpy", "msgpack", "vla_harness", "cython_runtime"} | set(sys.stdlib_module_names)
+allowed = {"numpy", "msgpack", "vla_harness", "tformer", "cython_runtime"} | set(sys.stdlib_module_names)
 from vla_harness.servers.client import connect
 extra = {name.partition(".")[0] for name in sys.modules} - allowed - set(sys.builtin_module_names)
 print(sorted(name for name in extra if not name.startswith("_")))
