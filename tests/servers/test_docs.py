@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,8 @@ from PIL import Image
 from tests.servers.toys import LookingPolicy, frame, serving, url
 from vla_harness import load_policy
 from vla_harness.servers.action_server import Server
+from vla_harness.servers.core.service import ActionService
+from vla_harness.servers.protocols.docs_page import docs_page
 from vla_harness.types import DELTA_EEF_POSE, Policy, PolicySpec
 
 COMMANDS = re.findall(
@@ -56,10 +60,22 @@ def test_the_documented_commands_get_actions(command: str, policy: Policy, tmp_p
 
 def test_the_page_loads_nothing() -> None:
     with serving(LookingPolicy()) as server:
-        page = requests.get(f"{url(server)}/docs", headers={"Host": 'localhost:1"><script>'})
-        assert page.status_code == 200 and "<script" not in page.text
-        assert not re.search(r"(src=|<link|@import|url\()", page.text)
+        page = requests.get(f"{url(server)}/docs")
+        assert not re.search(r"<script|src=|<link|@import|url\(", page.text)
         assert page.headers["Content-Security-Policy"].startswith("default-src 'none'")
-        for path in requests.get(f"{url(server)}/openapi.json").json()["paths"]:
+        description = requests.get(f"{url(server)}/openapi.json").json()
+        for path in description["paths"]:
             assert path in page.text
         assert requests.get(f"{url(server)}/redoc").status_code == 404
+    assert "<script" not in docs_page(description, 'http://localhost:1"><script>/')
+
+
+def test_metadata_says_when_a_convention_is_unknown() -> None:
+    policy = OneCameraPolicy()
+    service = ActionService(policy)
+    assert service.metadata()["action_convention"] == "stated"
+    unknown = replace(DELTA_EEF_POSE, translation_unit=math.nan)
+    policy.spec = replace(policy.spec, action=unknown)
+    said = service.metadata()
+    assert (said["action_convention"], said["spec"]["action"]["translation_unit"]) == ("unknown", None)
+    service.close()

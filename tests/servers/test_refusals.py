@@ -28,6 +28,7 @@ from tests.servers.toys import (
 )
 from vla_harness import UserError
 from vla_harness.servers.action_server import Server
+from vla_harness.servers.core.security import GuessLimiter
 from vla_harness.servers.remote.policy import RemotePolicy
 from vla_harness.servers.wire.codecs import OPENPI, VLA_EVAL, json_array
 
@@ -118,7 +119,8 @@ def test_bombs_and_objects_are_refused(server: Server, image: Any) -> None:
     assert reply.status_code in (400, 422) and "image" in reply.json()["error"] + "image"
 
 
-def test_a_token_is_asked_for_on_every_protocol() -> None:
+def test_a_token_is_asked_for_on_every_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(GuessLimiter, "EVERY_S", 0.01)  # wrong ones come one after the other here
     with serving(LookingPolicy(), token="geheim") as server:
         address = f"127.0.0.1:{server.port}"
         for headers in (
