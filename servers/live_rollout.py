@@ -93,7 +93,7 @@ class LiveRollout:
             simulator.close()
 
     def _watch(self, simulator: Simulator, recipe: EnvironmentRecipe) -> None:
-        card = protocol_card(default_protocol(self.policy.spec.name))
+        card = protocol_card(default_protocol(self.policy.spec))
         limit = min(self.steps or card.max_steps[self.suite], card.max_steps[self.suite])
         key = EpisodeKey(self.suite, self.task, self.initial_state, 7)
         job = EpisodeJob(key, simulator.task_name, simulator.instruction, recipe)

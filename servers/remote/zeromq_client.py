@@ -23,7 +23,8 @@ class Gr00tClient:
     def __init__(self, url: str, token: str | None = None, timeout_s: float = 60.0, patience_s: float = 60.0) -> None:
         """Name the server, tcp://host:port; nothing is sent yet."""
         self.url, self._token, self._timeout_s, self._patience_s = url, token, timeout_s, patience_s
-        self._context = zmq.Context.instance()  # one's own, when collected together with its open socket, waits for it
+        # A context of its own, collected together with its open socket, waits for that socket for ever.
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
         self._socket: zmq.Socket[bytes] | None = None
 
     def call(self, endpoint: str, data: Mapping[str, Any] | None = None) -> Any:
