@@ -18,6 +18,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from tformer.values import Range
 from vla_harness.command import DONE, parse_options, run_command
 from vla_harness.comparison import compare, document, read_runs, write_comparison
 from vla_harness.comparison.formats import check_format
@@ -49,7 +50,10 @@ class Compare:
     force: bool = False
     """Compare runs that were not measured alike, and mark what differs."""
 
-    target_halfwidth: Annotated[float | None, arg(metavar="W", help_behavior_hint="(default: compare)")] = None
+    target_halfwidth: Annotated[
+        Annotated[float, Range(0, 0.5, above=True, below=True)] | None,
+        arg(metavar="W", help_behavior_hint="(default: compare)"),
+    ] = None
     """Only print how many episodes a 95 % interval of half width W takes, a share such as 0.03: at usual rates, and at
     the runs', if any are given."""
 

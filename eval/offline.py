@@ -21,6 +21,7 @@ from typing import Annotated, Any
 from tqdm import tqdm
 from tyro.conf import arg
 
+from tformer.values import PositiveInt, Seed
 from vla_harness.command import DONE, parse_options, run_command
 from vla_harness.data.opening import ReadingOptions, open_dataset
 from vla_harness.data.validation import require_valid
@@ -55,13 +56,13 @@ class Offline(PolicyFlags, ReadingOptions):
     metadata: Annotated[str | None, arg(metavar="FILE", help_behavior_hint=OWN)] = None
     """groot: statistics to use instead of the checkpoint's: a metadata.json."""
 
-    trajectories: Annotated[int, arg(metavar="N")] = 5
+    trajectories: Annotated[PositiveInt, arg(metavar="N")] = 5
     """Episodes to evaluate, the dataset's first ones."""
 
-    steps: Annotated[int, arg(metavar="N")] = 150
+    steps: Annotated[PositiveInt, arg(metavar="N")] = 150
     """Most steps of each episode, from its start."""
 
-    horizon: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: all)")] = None
+    horizon: Annotated[PositiveInt | None, arg(metavar="N", help_behavior_hint="(default: all)")] = None
     """Actions used of each prediction."""
 
     action_keys: Annotated[str | None, arg(metavar="K,K", help_behavior_hint="(default: all)")] = None
@@ -75,7 +76,7 @@ class Offline(PolicyFlags, ReadingOptions):
     )
     """Folder for the results."""
 
-    seed: Annotated[int | None, arg(metavar="N", help_behavior_hint=OWN)] = None
+    seed: Annotated[Seed | None, arg(metavar="N", help_behavior_hint=OWN)] = None
     """Seed of the policy's random draws."""
 
 
@@ -87,9 +88,6 @@ def main(arguments: list[str] | None = None) -> int:
 def _evaluate(options: Offline) -> int:
     from vla_harness.offline import Evaluation, check_report_folder, evaluate_trajectory, predictor_of, write_report
 
-    for name in ("trajectories", "steps"):
-        if getattr(options, name) < 1:
-            raise UserError(f"--{name} is {getattr(options, name)}: give at least 1.")
     out = options.out or Path("runs") / f"offline-{options.policy}-{datetime.now():%Y%m%d-%H%M%S}"
     check_report_folder(out)
     dataset = open_dataset(options.dataset, options.convention, options.image_orientation, options.shift_observations)

@@ -28,7 +28,8 @@ import uvicorn
 import uvloop
 from tyro.conf import arg
 
-from vla_harness.command import DONE, parse_options, run_command
+from tformer.values import Duration, Port, PositiveFloat, PositiveInt
+from vla_harness.command import DONE, check_options, parse_options, run_command
 from vla_harness.errors import RunFailed, UserError
 from vla_harness.evaluate import announce
 from vla_harness.policy_flags import PolicyFlags
@@ -59,10 +60,10 @@ class ActionServer(PolicyFlags):
     host: str = "127.0.0.1"
     """Address to listen at. Beyond this machine (0.0.0.0) a token is required."""
 
-    port: int = 8000
+    port: Port = 8000
     """Port for HTTP and websockets; 0 for any free one, which is printed."""
 
-    zmq_port: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: no ZeroMQ)")] = None
+    zmq_port: Annotated[Port | None, arg(metavar="N", help_behavior_hint="(default: no ZeroMQ)")] = None
     """Port for GR00T's ZeroMQ clients (theirs is 5555)."""
 
     protocol: RootProtocol = "openpi"
@@ -83,16 +84,16 @@ class ActionServer(PolicyFlags):
     tls_key: Annotated[Path | None, arg(metavar="F", help_behavior_hint="(default: in the certificate's file)")] = None
     """Private key (PEM) of the certificate."""
 
-    max_batch: int = 64
+    max_batch: PositiveInt = 64
     """Most observations in one call of the policy, which may have a lower limit of its own."""
 
-    max_wait_ms: float = 0.0
+    max_wait_ms: Duration = 0.0
     """Milliseconds a batch that is not full waits for company. 0: what waits goes at once."""
 
-    max_queue: int = 64
+    max_queue: PositiveInt = 64
     """Observations that may wait; beyond it clients are told to come again (503, Retry-After)."""
 
-    max_body_mb: float = 64.0
+    max_body_mb: PositiveFloat = 64.0
     """Largest request, in MiB."""
 
     client_images: Annotated[
@@ -103,7 +104,7 @@ class ActionServer(PolicyFlags):
     openvla_compat: bool = False
     """Answer failures of /act as OpenVLA's server does: HTTP 200 and "error"."""
 
-    drain_s: float = 30.0
+    drain_s: Duration = 30.0
     """Seconds that requests in flight get to finish when the server is stopped."""
 
     limits: ConnectionLimits = field(default_factory=ConnectionLimits)
@@ -245,11 +246,9 @@ class _Uvicorn(uvicorn.Server):
 
 def bind_server(options: ActionServer) -> Server:
     """Check the options, take the ports, load the policy. Raises UserError."""
+    check_options(options)
     token = read_token(options.token_file)
     check_access(options.host, token, options.insecure, f"--token-file or ${TOKEN_VARIABLE}")
-    for name in ("max_batch", "max_queue"):
-        if getattr(options, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}: give at least 1.")
     check_certificate(options.tls_certificate, options.tls_key)
     if options.zmq_port == options.port != 0:
         raise UserError(f"--port and --zmq-port are both {options.port}: give two ports.")

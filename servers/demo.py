@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from tyro.conf import arg
 
+from tformer.values import Port
 from vla_harness.command import DONE, parse_options, run_command
 from vla_harness.errors import UserError
 from vla_harness.evaluate import announce
@@ -56,7 +57,7 @@ class Demo(PolicyOrServerFlags):
     host: str = "127.0.0.1"
     """Address to listen at. Beyond this machine (0.0.0.0) a token is required."""
 
-    port: int = 7860
+    port: Port = 7860
     """Port to listen at; 0 for any free one, which is printed."""
 
     token_file: Annotated[Path | None, arg(metavar="F", help_behavior_hint="(default: none)")] = None

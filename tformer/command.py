@@ -1,55 +1,80 @@
-"""What the commands of tformer do alike: options from a dataclass, one-sentence errors, exit codes."""
+"""What all commands do alike: options from a dataclass, their ranges, one-sentence errors, exit codes."""
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import os
 import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from contextlib import redirect_stderr, redirect_stdout
+from typing import Any, TextIO, TypeVar
 
 import tyro
 
-from .errors import TrainingFailed, UserError, disk_is_full, refused_path
+from .errors import CommandFailed, UserError, disk_is_full, refused_path
+from .option_fields import description, field_types, merge_repeated, registry
+from .printing import printable
+from .values import BadValue, check_value
+
+DONE, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
 
 FULL_DISK = "no space is left on the disk that is written to; free some and give the command again."
 
 Options = TypeVar("Options")
 
 
-def run_command(command: Callable[[], None]) -> int:
-    """Run ``command`` and return its exit code: 0 done, 1 failed, 2 something to mend, 130 interrupted."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a letter that the terminal cannot show must not end a training
+def run_command(command: Callable[[], int | None]) -> int:
+    """Run ``command`` and return the exit code: what it returns, or 1 failed, 2 something to mend, 130 interrupted.
+
+    Whatever is none of the errors for users, Ctrl-C, a full disk or a refused path is a bug and keeps its traceback.
+    """
+    _open_standard_streams()
     try:
-        command()
+        try:
+            return _exit_code(command)
+        finally:
+            sys.stdout.flush()  # here, because the interpreter's own flush at exit ends in a traceback
+    except OSError as error:  # of stdout or stderr
+        broken = isinstance(error, BrokenPipeError)  # the reader of our output left, as `| head` does
+        if not broken and not disk_is_full(error):
+            raise
+        for stream in (sys.stdout, sys.stderr) if broken else (sys.stdout,):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return FAILED if broken else _say(f"failed: the output cannot be written: {error.strerror}.", FAILED)
+
+
+def _open_standard_streams() -> None:
+    """Let a dash that the terminal cannot show cost no table, and a closed stream no file that would get its number."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+        if mode == "w" and isinstance(stream := getattr(sys, name), io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _exit_code(command: Callable[[], int | None]) -> int:
+    try:
+        return command() or DONE
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except TrainingFailed as error:
-        print(f"failed: {error}", file=sys.stderr)
-        return 1
+        return _say(f"error: {error}", BAD_USAGE)
+    except CommandFailed as error:
+        return _say(f"failed: {error}", FAILED)
     except KeyboardInterrupt as error:
-        print(f"interrupted: {error}" if error.args else "interrupted", file=sys.stderr)
-        return 130
+        return _say(f"interrupted: {error}" if error.args else "interrupted", INTERRUPTED)
     except Exception as error:
         if told := refused_path(error):
-            print(f"error: {told}", file=sys.stderr)
-            return 2
+            return _say(f"error: {told}", BAD_USAGE)
         if not disk_is_full(error):
             raise
-        print(f"failed: {FULL_DISK}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def require_positive(options: object, *names: str) -> None:
-    """Raise UserError for the first of these fields of ``options`` that is below 1."""
-    for name in names:
-        if getattr(options, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} {getattr(options, name)} is too small; give 1 or more.")
+        return _say(f"failed: {FULL_DISK}", FAILED)
 
 
 def parse_options(
@@ -63,56 +88,61 @@ def parse_options(
     arguments = merge_repeated(options, sys.argv[1:] if arguments is None else arguments)
     complaint = io.StringIO()
     try:
-        with redirect_stderr(complaint):
-            return tyro.cli(
+        with redirect_stderr(complaint), redirect_stdout(_HelpPage(sys.stdout)):
+            parsed = tyro.cli(
                 options,
                 args=arguments,
                 prog=program,
+                description=description(options),
                 default=tyro.MISSING_NONPROP if default is None else default,
-                config=(tyro.conf.FlagCreatePairsOff,),
+                registry=registry(),
             )
     except SystemExit as left:
         if not left.code:  # --help
             raise
         raise UserError(f"{_sentence(complaint.getvalue())}; `{program} --help` explains every option.") from None
+    check_options(parsed)
+    return parsed
 
 
-def merge_repeated(options: type[Any], arguments: Sequence[str]) -> list[str]:
-    """Return ``arguments`` with the values of a repeated sequence option gathered behind its first flag.
-
-    ``--dataset A --dataset B`` becomes ``--dataset A B``; tyro alone would keep only B without a word.
-
-    Raises:
-        UserError: an option that takes one value is given twice.
-    """
-    groups: list[list[str]] = [[]]  # each starts with a flag, but the first
-    for argument in arguments:
-        if re.match("--[A-Za-z]", argument):
-            groups.append([])
-        groups[-1].append(argument)
-    merged, first = [groups[0]], dict[str, list[str]]()
-    for group in groups[1:]:
-        name, equals, value = group[0].partition("=")
-        name = name.replace("_", "-")
-        if name not in first or _is_appended(options, name[2:].replace("-", "_")):
-            first[name] = group
-            merged.append(group)
-        elif _takes_several(options, name[2:].replace("-", "_")):
-            first[name] += [value] * bool(equals) + group[1:]
-        else:
-            raise UserError(f"{name} is given twice; give it once.")
-    return [argument for group in merged for argument in group]
+def check_options(options: Any, prefix: str = "--") -> None:
+    """Raise UserError for the first field of a dataclass whose value its type does not allow, naming its flag."""
+    cls: type = type(options)
+    for name, annotation in field_types(cls).items():
+        flag, value = prefix + name.replace("_", "-"), getattr(options, name)
+        try:
+            check_value(value, annotation)
+        except BadValue as error:
+            raise UserError(f"{flag} {error}.") from None
+        if dataclasses.is_dataclass(value):
+            check_options(value, f"{flag}.")
 
 
-def _takes_several(options: type[Any], field: str) -> bool:
-    """Return True where ``field`` of the dataclass is a tuple or list, or an optional one."""
-    kind = get_type_hints(options).get(field)
-    return any(get_origin(each) in (tuple, list) for each in (kind, *get_args(kind)))
+class _HelpPage(io.TextIOBase):
+    """Passes help on to the terminal, whose width tyro heeds in its boxes but not in the text above them."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # what tyro draws its boxes by
+        return self._stream.encoding
+
+    def write(self, text: str) -> int:
+        width = shutil.get_terminal_size().columns
+        lines = [
+            textwrap.fill(line, width) if len(line) > width and line[:1].isalpha() else line
+            for line in text.split("\n")
+        ]
+        return self._stream.write("\n".join(lines))
 
 
-def _is_appended(options: type[Any], field: str) -> bool:
-    """Return True where tyro itself gathers the values of a repeated ``field``."""
-    return tyro.conf.UseAppendAction in get_args(get_type_hints(options, include_extras=True).get(field))
+def _say(text: str, code: int) -> int:
+    print(printable(text), file=sys.stderr)
+    return code
 
 
 def _sentence(complaint: str) -> str:
@@ -121,4 +151,6 @@ def _sentence(complaint: str) -> str:
     parts = re.split(r"^[─-]{3,}$", "\n".join(lines), flags=re.MULTILINE)
     text = parts[0 if complaint.startswith("╭") else 1]
     text = re.split("Got errors:|Perhaps you meant:", text)[0]
-    return re.sub(r"\s+", " ", text).strip(" .:")
+    text = re.sub(r"\s+", " ", text).strip(" .:")
+    text = re.sub(r" \.(?!\w)", ".", text)  # a full stop that the box's edge cut off; " .hdf5" stays
+    return re.sub(r"no type matching \S+ could be instantiated from", "no value can be read from", text)

@@ -1,4 +1,4 @@
-"""The two ways in which a command of tformer stops without a traceback."""
+"""The two ways in which a command stops without a traceback."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from contextlib import contextmanager
 
 
 class UserError(Exception):
-    """Something the user can mend; the message is one sentence that says what to do. Exit code 2."""
+    """Something the user can put right; the message is one sentence that says what to do. Exit code 2."""
 
 
-class TrainingFailed(Exception):
-    """A training that cannot go on, such as a loss that is no number; the message is one sentence. Exit code 1."""
+class CommandFailed(Exception):
+    """A command cannot go on, though nothing was asked wrongly; the message is one sentence. Exit code 1."""
+
+
+class TrainingFailed(CommandFailed):
+    """A training that cannot go on, such as a loss that is no number."""
 
 
 @contextmanager

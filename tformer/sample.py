@@ -26,6 +26,7 @@ from .diffusion.pictures import grid, save_animation, save_picture
 from .diffusion.process import SamplerConfig
 from .errors import UserError, refused_values
 from .training.distributed import choose_device
+from .values import Fraction, NonNegativeFloat, PositiveInt, Seed
 
 FRAMES = 40  # of an animation, at most
 
@@ -39,16 +40,16 @@ class SampleOptions:
     context: tuple[str, ...] = ()
     """What to draw, one row of pictures each: a name or a mixture, as in `--context hero=1,food=0.6 spell`; "" is
     anything. None given: every name of the model."""
-    count: int = 8
+    count: PositiveInt = 8
     """Pictures per context."""
     sampler: Literal["ddpm", "ddim", "euler", "midpoint"] | None = None
     """How to draw: ddpm or ddim from a diffusion model, euler or midpoint from a flow-matching one. Not given: ddim or
     euler."""
-    steps: int = 20
+    steps: PositiveInt = 20
     """Steps of ddim, euler and midpoint; ddpm takes all that the model was trained on."""
-    eta: float = 0.0
+    eta: Fraction = 0.0
     """Fresh noise in ddim, from 0 (none) to 1 (as much as ddpm)."""
-    guidance: float = 1.0
+    guidance: NonNegativeFloat = 1.0
     """Classifier-free guidance: 1 is none, 2 to 5 show the context more clearly and vary less."""
     wrong: bool = False
     """Draw by ddpm without fresh noise, the well-known mistake, to see what becomes of it."""
@@ -58,7 +59,7 @@ class SampleOptions:
     """A GIF of the denoising to write as well."""
     device: str = "auto"
     """auto (a GPU where there is one), cpu, cuda or cuda:N."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the noise; the same seed, options and device give the same pictures."""
 
 
@@ -69,8 +70,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def draw(options: SampleOptions) -> None:
     """Write what the options ask for. Raises UserError where they do not fit the model."""
-    if options.count < 1:
-        raise UserError(f"--count {options.count} draws nothing; give 1 or more.")
     model = load_image_model(options.checkpoint, choose_device(options.device))
     names = model.config.names
     sampler = _sampler(options, model)

@@ -40,10 +40,10 @@ class Range:
     def __str__(self) -> str:
         if self.low is None:
             return "a finite number" if self.high is None else f"{'less than' if self.below else 'at most'} {self.high}"
-        low = f"more than {self.low}" if self.above else f"{self.low}"
         if self.high is None:
-            return low if self.above else f"at least {low}"
-        return f"{low} to {'less than ' if self.below else ''}{self.high}"
+            return f"more than {self.low}" if self.above else f"at least {self.low}"
+        high = f"less than {self.high}" if self.below else f"{self.high}"
+        return f"more than {self.low}, to {high}" if self.above else f"{self.low} to {high}"
 
 
 NonNegativeInt = Annotated[int, Range(0)]
@@ -54,6 +54,9 @@ Port = Annotated[int, Range(0, 2**16 - 1)]
 """A TCP port; 0 asks for any free one."""
 NonNegativeFloat = Annotated[float, Range(0)]
 PositiveFloat = Annotated[float, Range(0, above=True)]
+Duration = Annotated[float, Range(0, 10**7)]
+"""Seconds, milliseconds or hours that something may take; clocks take no number of any size."""
+PositiveDuration = Annotated[float, Range(0, 10**7, above=True)]
 Fraction = Annotated[float, Range(0, 1)]
 Decay = Annotated[float, Range(0, 1, below=True)]
 """A momentum, a decay of a running mean, or a share of what is dropped: 1 would keep or drop everything."""
@@ -93,7 +96,7 @@ def read_value(text: str, annotation: Any) -> Any:
 def check_value(value: Any, annotation: Any) -> Any:
     """Return ``value`` as the type ``annotation`` has it, such as a tuple for a list; raises BadValue.
 
-    Types that have no reading here, such as mappings and callables, are checked by their class alone.
+    Types that have no reading here, such as callables, are checked by their class alone.
     """
     kind, ranges = _unwrap(annotation)
     origin, parameters = get_origin(kind), get_args(kind)
@@ -119,22 +122,28 @@ def check_value(value: Any, annotation: Any) -> Any:
         raise _another_type(kind, value)
     if isinstance(origin, type) and not isinstance(value, origin):
         raise _another_type(kind, value)
+    if isinstance(value, Mapping) and len(parameters) == 2:
+        return {check_value(key, parameters[0]): check_value(entry, parameters[1]) for key, entry in value.items()}
     return value
 
 
-def describe(annotation: Any) -> str:
-    """Return what users are told of a type: "int", "int or None", "one of nvidia, lerobot", "several of str"."""
-    kind, _ = _unwrap(annotation)
+def describe(annotation: Any, ranges: bool = False) -> str:
+    """Return what users are told of a type: "int", "int or None", "one of nvidia, lerobot", "several of str".
+
+    ranges: with the numbers it allows, as in "int (at least 1) or None".
+    """
+    kind, allowed = _unwrap(annotation)
     origin, parameters = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
-        return " or ".join(describe(part) for part in parameters)
+        return " or ".join(describe(part, ranges) for part in parameters)
     if origin is Literal:
         return f"one of {', '.join(map(_spelled, parameters))}"
     if _is_sequence(kind):
         return " and ".join(map(describe, parameters)) if _is_fixed(kind) else f"several of {describe(_entry(kind))}"
     if kind is NoneType:
         return "None"
-    return getattr(kind, "__name__", str(kind))
+    name = getattr(kind, "__name__", str(kind))
+    return f"{name} ({', '.join(map(str, allowed))})" if ranges and allowed else name
 
 
 def _unwrap(annotation: Any) -> tuple[Any, list[Range]]:

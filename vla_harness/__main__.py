@@ -18,6 +18,7 @@ from .errors import UserError
 
 COMMANDS = {
     "doctor": ("vla_harness.doctor", "check versions, rendering, assets, devices and checkpoints"),
+    "policies": ("vla_harness.tools.policies", "list the policies, or the options of one"),
     "show": ("vla_harness.tools.show", "print a run's table and draw its failures"),
     "replay": ("vla_harness.tools.replay", "play one stored episode again, to the same state, and film it"),
     "merge": ("vla_harness.tools.merge", "make one run of parts that were played apart"),

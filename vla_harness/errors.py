@@ -1,11 +1,8 @@
-"""Errors that a user can mend: one sentence, exit code 2, no traceback."""
+"""Errors that a user can mend: one sentence, exit code 2, no traceback (see ``tformer.command``)."""
 
+from tformer.errors import CommandFailed, UserError
 
-class UserError(Exception):
-    """Something the user can put right; the message is one sentence that says what to do.
-
-    Commands print it as ``error: <message>`` and leave with exit code 2 (see ``vla_harness.command``).
-    """
+__all__ = ["AssetError", "CheckpointError", "ConventionError", "RunFailed", "UserError"]
 
 
 class ConventionError(UserError):
@@ -20,5 +17,5 @@ class CheckpointError(UserError):
     """A checkpoint is not there, incomplete, broken, or of another model."""
 
 
-class RunFailed(Exception):
-    """The run cannot go on, though nothing was asked wrongly; the message is one sentence. Exit code 1."""
+class RunFailed(CommandFailed):
+    """The run cannot go on, though nothing was asked wrongly; the message is one sentence."""

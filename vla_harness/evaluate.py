@@ -16,7 +16,9 @@ from typing import Annotated, Any
 
 from tyro.conf import arg
 
-from .command import DONE, FAILED
+from tformer.values import PositiveInt, Seed
+
+from .command import DONE, FAILED, check_options
 from .conventions import Adapter
 from .engines import Engine, cluster_words, start_crew
 from .errors import RunFailed, UserError
@@ -51,15 +53,15 @@ class RunOptions(PolicyOrServerFlags):
     tasks: Annotated[str | None, arg(metavar="N,N", help_behavior_hint="(default: all)")] = None
     """Numbers of the tasks to play, with commas between: 0,3."""
 
-    trials: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: the protocol's)")] = None
+    trials: Annotated[PositiveInt | None, arg(metavar="N", help_behavior_hint="(default: the protocol's)")] = None
     """Episodes per task; episode i starts from the task's stored initial state i."""
 
-    round: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: a task's all at once)")] = None
+    round: Annotated[PositiveInt | None, arg(metavar="N", help_behavior_hint="(default: a task's all at once)")] = None
     """Episodes of each task before the next N of any, for comparisons that stop early (compare.py --sequential). A new
     environment for each change of task takes seconds; results do not depend on it."""
 
     workers: Annotated[
-        int | None, arg(metavar="N", help_behavior_hint="(default: one per core, at most one per episode)")
+        PositiveInt | None, arg(metavar="N", help_behavior_hint="(default: one per core, at most one per episode)")
     ] = None
     """Processes, each with a simulator of its own. Results do not depend on their number."""
 
@@ -67,7 +69,9 @@ class RunOptions(PolicyOrServerFlags):
     """Where the run plays: on this machine, or on the Ray cluster that $RAY_ADDRESS or this machine leads to. Results
     do not depend on it."""
 
-    replicas: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: one per GPU, or one)")] = None
+    replicas: Annotated[PositiveInt | None, arg(metavar="N", help_behavior_hint="(default: one per GPU, or one)")] = (
+        None
+    )
     """Copies of the policy on a Ray cluster."""
 
     track: Outlet = "none"
@@ -94,8 +98,8 @@ class RunOptions(PolicyOrServerFlags):
     errors are played again. With more --trials than the run has, it is extended, and its reports say so. Without such a
     run, start one."""
 
-    seed: Annotated[int, arg(metavar="N")] = 7
-    """Seed of the policy's random draws, a number of at least 0. The environment's seed is the protocol's."""
+    seed: Annotated[Seed, arg(metavar="N")] = 7
+    """Seed of the policy's random draws. The environment's seed is the protocol's."""
 
 
 @dataclass(frozen=True)
@@ -147,10 +151,10 @@ class Plan:
 
     suite: Suite
     tasks: Sequence[SuiteTask]
-    trials: int
+    trials: PositiveInt
     protocol: Protocol
     crew: Crew
-    workers: int
+    workers: PositiveInt
     config: Mapping[str, Any]
 
     @property
@@ -209,22 +213,16 @@ def announce(name: str, value: str) -> None:
 
 def make_plan(options: RunOptions, suite: Suite) -> Plan:
     """Check the options against the suite and load the policy. Raises UserError; nothing is written."""
+    check_options(options)
     tasks = _chosen_tasks(options.tasks, suite)
     # what can be checked is checked before the policy, which takes minutes to load
     _check_trials(options.trials, tasks)
     if options.protocol is not None:
         _check_protocol(protocol_card(options.protocol), options, suite, tasks)
-    if options.seed < 0:
-        raise UserError(f"--seed is {options.seed}: give a number of at least 0.")
-    for name, count in (
-        ("round", options.round),
-        ("workers", options.workers),
-        ("replicas", options.replicas),
-    ):
-        if count is not None and count < 1:
-            raise UserError(f"--{name} is {count}: give at least 1.")
     require_outlet(options.track)
     crew = _load_policy(options, suite, tasks)
+    if options.tasks is None:
+        tasks = _known_tasks(crew, suite)
     _check_policy(crew, suite, tasks)
     protocol = protocol_card(options.protocol or default_protocol(crew.spec))
     _check_protocol(protocol, options, suite, tasks)
@@ -254,8 +252,25 @@ def _check_protocol(card: Protocol, options: RunOptions, suite: Suite, tasks: Se
 
 def _check_trials(trials: int | None, tasks: Sequence[SuiteTask]) -> None:
     stored = min(task.initial_states for task in tasks)
-    if trials is not None and not 1 <= trials <= stored:
+    if trials is not None and trials > stored:
         raise UserError(f"--trials is {trials}, and the tasks have {stored} initial states: give 1 to {stored}.")
+
+
+def _known_tasks(policy: Crew, suite: Suite) -> list[SuiteTask]:
+    """Return the suite's tasks, or those that a policy which reads the simulator's state knows, and name these.
+
+    Raises UserError for a suite of which it knows none.
+    """
+    known = [task for task in suite.tasks if task.scripted or not policy.spec.reads_scene]
+    if not known:
+        raise UserError(
+            f"The policy {policy.spec.name!r} knows no task of {suite.benchmark}/{suite.name} as it is chosen: give"
+            " another --policy, such as random, or --server URL."
+        )
+    if len(known) < len(suite.tasks):
+        numbers = ",".join(str(task.task_id) for task in known)
+        announce("tasks", f"{numbers}, those of {len(suite.tasks)} that the policy {policy.spec.name!r} knows")
+    return known
 
 
 def _check_policy(policy: Crew, suite: Suite, tasks: Sequence[SuiteTask]) -> None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, get_type_hints
 
+from docstring_parser import parse as parse_docstring
+
 from tformer.launch import missing_package
 from tformer.values import BadValue, check_value, read_value
 
@@ -67,15 +69,19 @@ def load_policy(name: str, **options: Any) -> Policy:
 
 @dataclass(frozen=True)
 class PolicyOption:
-    """One option of a policy: a parameter of its class. default: None also where the class must be given a value."""
+    """One option of a policy: a parameter of its class.
+
+    default: None also where the class must be given a value. help: from the class's docstring, "" where it says none.
+    """
 
     name: str
     annotation: Any
     default: Any
     required: bool
+    help: str = ""
 
 
-ANY_OPTION = PolicyOption("", Any, None, False)
+ANY_OPTION = PolicyOption("**", Any, None, False)
 
 
 def policy_options(name: str) -> Mapping[str, PolicyOption]:
@@ -85,14 +91,22 @@ def policy_options(name: str) -> Mapping[str, PolicyOption]:
     """
     policy_class = _policy_class(name)
     types = _annotations(policy_class)
+    documented = parse_docstring(_function(policy_class).__doc__ or "").params
+    helps = {part.arg_name: " ".join((part.description or "").split()) for part in documented}
     options = {}
     for key, parameter in inspect.signature(policy_class).parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:
             options["**"] = ANY_OPTION
         else:
             required = parameter.default is parameter.empty
-            options[key] = PolicyOption(key, types.get(key, Any), None if required else parameter.default, required)
+            default = None if required else parameter.default
+            options[key] = PolicyOption(key, types.get(key, Any), default, required, helps.get(key, ""))
     return options
+
+
+def policy_summary(name: str) -> str:
+    """Return the first sentence of the policy's docstring; raises UserError for an unknown policy."""
+    return " ".join((parse_docstring(_policy_class(name).__doc__ or "").short_description or "").split())
 
 
 def typed_options(name: str, pairs: Sequence[str]) -> dict[str, Any]:
@@ -131,11 +145,14 @@ def _flag(name: str) -> str:
     return name.replace("_", "-")
 
 
+def _function(policy_class: Callable[..., Policy]) -> Callable[..., Any]:
+    return policy_class.__init__ if isinstance(policy_class, type) else policy_class  # type: ignore[misc]
+
+
 def _annotations(policy_class: Callable[..., Policy]) -> dict[str, Any]:
     """Return the types of the parameters, of which those that cannot be resolved are left out."""
-    function = policy_class.__init__ if isinstance(policy_class, type) else policy_class  # type: ignore[misc]
     try:
-        return get_type_hints(function, include_extras=True)
+        return get_type_hints(_function(policy_class), include_extras=True)
     except NameError:  # a policy of somebody else that imports its types for the type checker alone
         return {}
 

@@ -19,13 +19,11 @@ Memory = Generator[np.ndarray, Scene, None]
 
 
 class ScriptedPolicy(Policy):
-    """Solves tasks from ``Observation.scene`` alone: goal predicates -> skills -> closed-loop motions.
+    """The expert: reads the simulator's state instead of images, and knows LIBERO's tasks and some of robosuite's.
 
-    The same scenes give the same actions. An episode's memory is the generator that plays it, and reads the scene
-    anew at each step, so it finds back when something else was executed.
-
-    noise: most that is added to an entry of an executed action (see ``RecoveryNoise``), for demonstrations; 0 adds
-    nothing. seed: of the noise.
+    It goes from goal predicates to skills to closed-loop motions. The same scenes give the same actions. An episode's
+    memory is the generator that plays it, and reads the scene anew at each step, so it finds back when something else
+    was executed.
     """
 
     spec = PolicySpec(name="scripted", action=DELTA_EEF_POSE, horizon=1, reads_scene=True)
@@ -34,7 +32,8 @@ class ScriptedPolicy(Policy):
         """Plan nothing yet.
 
         Args:
-            noise: Most that is added to an entry of an action, a share of the controller's most; 0 adds nothing.
+            noise: Most that is added to an entry of an executed action (see ``RecoveryNoise``), a share of the
+                controller's most, so that demonstrations show recoveries; 0 adds nothing.
             seed: Of the noise.
         """
         self._noise = RecoveryNoise(noise, seed=seed)

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from tformer.values import PositiveInt
 from vla_harness.checkpoints import choose_device, choose_precision, parameters_on_meta
 from vla_harness.command import DONE, parse_options, run_command
 from vla_harness.eval.bench.roofline import milliseconds, rates
@@ -52,11 +53,11 @@ class GrootBench:
     """auto, cpu or cuda."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Number format; auto: bf16 on CUDA, fp32 elsewhere."""
-    cameras: tuple[int, ...] = (1, 2, 3)
+    cameras: tuple[PositiveInt, ...] = (1, 2, 3)
     """Numbers of cameras, 256 tokens each."""
-    batch: tuple[int, ...] = (1, 16)
+    batch: tuple[PositiveInt, ...] = (1, 16)
     """Numbers of rows."""
-    repeats: int = 20
+    repeats: PositiveInt = 20
     """Timed runs of each side."""
 
 

@@ -27,6 +27,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from tformer.values import NonNegativeInt, PositiveInt
 from vla_harness.command import parse_options, run_command
 
 
@@ -36,13 +37,13 @@ class LiberoStepBench:
 
     suite: str = "spatial"
     """spatial, object, goal, 10 or 90."""
-    task: int = 0
+    task: NonNegativeInt = 0
     """Number of the task in the suite."""
-    steps: int = 100
+    steps: PositiveInt = 100
     """Environment steps of the step timing, and of the episode."""
-    chunk: int = 8
+    chunk: PositiveInt = 8
     """Actions per policy call: ours renders when the policy asks, the stock environment at every step."""
-    size: int = 256
+    size: PositiveInt = 256
     """Height and width of frames in pixels."""
     assets: str = "auto"
     """auto, hub, primitive or a folder."""

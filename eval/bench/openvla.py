@@ -29,6 +29,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from tformer.values import PositiveInt
 from vla_harness.checkpoints import Precision, choose_device, choose_precision, module_bytes, parameters_on_meta
 from vla_harness.checkpoints.precision import is_quantised, quantise_linears, quantised_parameter
 from vla_harness.command import DONE, parse_options, run_command
@@ -53,9 +54,9 @@ class OpenVLABench:
     """auto, cpu or cuda."""
     precision: tuple[Literal["fp32", "bf16", "8bit", "4bit"], ...] = ()
     """Number formats; none given: bf16 and 4bit on CUDA, fp32 and 4bit elsewhere."""
-    batch: tuple[int, ...] = (1, 4, 16)
+    batch: tuple[PositiveInt, ...] = (1, 4, 16)
     """Numbers of rows."""
-    repeats: int = 10
+    repeats: PositiveInt = 10
     """Timed runs of each side."""
 
 

@@ -38,6 +38,7 @@ from typing import Any
 
 import numpy as np
 
+from tformer.values import Duration, PositiveInt
 from vla_harness.command import parse_options, run_command
 from vla_harness.errors import RunFailed, UserError
 from vla_harness.types import DELTA_EEF_POSE, Observation, Policy, PolicySpec
@@ -55,15 +56,15 @@ class PeersBench:
 
     suite: str = "spatial"
     """spatial, object, goal or 10."""
-    tasks: int = 2
+    tasks: PositiveInt = 2
     """Tasks, from the first."""
-    states: int = 2
+    states: PositiveInt = 2
     """Initial states of each task, from the first."""
-    steps: int = 220
+    steps: PositiveInt = 220
     """Most steps of an episode; no episode of this policy succeeds, so all have them."""
-    inference_ms: float = 50.0
+    inference_ms: Duration = 50.0
     """Milliseconds the policy takes for a chunk of 8 actions."""
-    workers: int = 1
+    workers: PositiveInt = 1
     """Simulator processes of each side."""
     assets: str = "auto"
     """auto, hub, primitive or a folder."""

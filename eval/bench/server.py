@@ -37,6 +37,7 @@ import numpy as np
 from openpi_client import msgpack_numpy
 from websockets.sync.client import connect as open_websocket
 
+from tformer.values import Duration, PositiveDuration, PositiveInt
 from vla_harness.command import DONE, parse_options, run_command
 from vla_harness.servers.client import ActionClient
 from vla_harness.types import DELTA_EEF_POSE, Observation, Policy, PolicySpec
@@ -50,13 +51,13 @@ Ask = Callable[[], Any]
 class Bench:
     """Measure latency and throughput of the action server on loopback."""
 
-    seconds: float = 2.0
+    seconds: PositiveDuration = 2.0
     """Seconds of each measurement in a round."""
 
-    rounds: int = 5
+    rounds: PositiveInt = 5
     """Rounds in which the rows take turns."""
 
-    soak_minutes: float = 0.0
+    soak_minutes: Duration = 0.0
     """Minutes of requests from 8 clients, while the server's memory is watched. 0: none."""
 
 

@@ -24,6 +24,7 @@ import gymnasium
 import numpy as np
 from PIL import Image, ImageDraw
 
+from tformer.values import PositiveInt
 from vla_harness.command import parse_options, run_command
 from vla_harness.envs.libero.benchmark import suite_tasks
 
@@ -41,9 +42,9 @@ class StandinSheet:
     """Picture to write, .jpg or .png."""
     assets: str = "auto"
     """The benchmark's own assets: auto, hub or a folder."""
-    size: int = 128
+    size: PositiveInt = 128
     """Height and width, in pixels, to which frames of 256 x 256 are reduced."""
-    columns: int = 4
+    columns: PositiveInt = 4
     """Tasks side by side."""
 
 

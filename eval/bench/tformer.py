@@ -40,6 +40,7 @@ from tformer.generation import generate
 from tformer.gpt import gpt2_from_weights
 from tformer.layers import sinusoids
 from tformer.training.distributed import choose_device
+from tformer.values import PositiveInt
 from vla_harness.eval.bench.plain_gpt import PlainGPT
 
 Row = dict[str, float]
@@ -52,11 +53,11 @@ class Options:
 
     only: Literal["gpt", "translation", "decode", "mask"] | None = None
     """Run one comparison alone."""
-    turns: int = 15
+    turns: PositiveInt = 15
     """Turns of each side, of which the median counts."""
     device: str = "auto"
     """auto, cpu or cuda."""
-    rows: int = 4
+    rows: PositiveInt = 4
     """Sequences of 256 tokens in a GPT training step; 64 is nanoGPT's batch, for a GPU."""
     out: Path | None = None
     """A file for the results as JSON."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tformer.values import PositiveFloat
+from tformer.values import PositiveDuration
 from vla_harness.errors import UserError
 from vla_harness.types import Observation, Policy
 
@@ -21,14 +21,17 @@ TOKEN_VARIABLE = "VLA_SERVER_TOKEN"
 
 
 class RemotePolicy(Policy):
-    """Asks a server. Its spec says what the server's policy reads and writes, so that a mismatch is refused at once."""
+    """Asks an action server.
+
+    Its spec says what the server's policy reads and writes, so that a mismatch is refused at once.
+    """
 
     def __init__(
         self,
         url: str,
         token: str | None = None,
-        timeout_s: PositiveFloat = 60.0,
-        patience_s: PositiveFloat = 60.0,
+        timeout_s: PositiveDuration = 60.0,
+        patience_s: PositiveDuration = 60.0,
         data_config: str | None = None,
     ) -> None:
         """Ask the server what its policy reads and writes.

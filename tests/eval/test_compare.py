@@ -50,7 +50,7 @@ def test_help_explains_every_option(capsys: pytest.CaptureFixture[str]) -> None:
         ([], "No run is given"),
         (["{good}", "{poor}", "--out", "x.pdf"], "--out is x.pdf: end its name in .md, .tex, .csv, .html."),
         (["{good}", "--sequential"], "--sequential compares two policies"),
-        (["--target-halfwidth", "3"], "--target-halfwidth is 3: give a number between 0 and 0.5"),
+        (["--target-halfwidth", "3"], "--target-halfwidth is 3.0: give more than 0, to less than 0.5"),
         (["{good}", "{poor}", "--baseline", "z"], "--baseline is 'z'"),
         (["nowhere"], "nowhere is not a run"),
         (

@@ -233,9 +233,9 @@ BAD_USAGE = [
     (("--suite", "10", "--policy", "noop", "--tasks", "0,10"), "give numbers from 0 to 9 with commas between"),
     (("--suite", "90", "--policy", "noop", "--tasks", "0-3"), "give numbers from 0 to 89 with commas between"),
     (("--suite", "10", "--policy", "noop", "--trials", "51"), "the tasks have 50 initial states"),
-    (("--suite", "10", "--policy", "noop", "--trials", "0"), "give 1 to 50"),
+    (("--suite", "10", "--policy", "noop", "--trials", "51"), "give 1 to 50"),
     (("--suite", "10", "--policy", "noop", "--workers", "0"), "give at least 1"),
-    (("--suite", "10", "--policy", "noop", "--seed", "-1"), "give a number of at least 0"),
+    (("--suite", "10", "--policy", "noop", "--seed", "-1"), "--seed is -1: give 0 to"),
     (("--suite", "10", "--policy", "noop", "--assets", "/nowhere"), "There is no asset folder /nowhere"),
 ]
 

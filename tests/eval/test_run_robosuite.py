@@ -130,8 +130,12 @@ def test_the_command_solves_lift_as_it_is_published(tmp_path: Path) -> None:
 
 BAD_USAGE = [
     (("--suite", "three-arm"), "invalid choice 'three-arm'"),
-    (("--suite", "two-arm", "--policy", "scripted"), "'scripted' moves 1 arm, the environment"),
-    (("--suite", "single-arm", "--policy", "scripted"), "does not know PickPlaceBread, NutAssemblySquare, Wipe"),
+    (
+        ("--suite", "two-arm"),
+        "knows no task of robosuite/two-arm as it is chosen: give another --policy, such as random",
+    ),
+    (("--suite", "two-arm", "--policy", "scripted", "--tasks", "0"), "'scripted' moves 1 arm, the environment"),
+    (("--suite", "single-arm", "--tasks", "3,4,6"), "does not know PickPlaceBread, NutAssemblySquare, Wipe"),
     (("--suite", "single-arm", "--policy", "scripted", "--tasks", "3"), "give --tasks 0,1,2,5, or another policy"),
     (("--suite", "single-arm", "--policy", "scripted", "--robot", "UR5e", "--tasks", "0"), "choose another policy"),
     (

@@ -121,6 +121,7 @@ def test_a_value_of_python_is_taken(given: Any, annotation: Any, value: Any) -> 
         ("loud", Style, "is 'loud': choose one of policy, train"),
         ((1, "b"), tuple[int, ...], "is int, and 'b' is none"),
         ([], dict[str, int], "is dict, and [] is none"),
+        ({"a": "b"}, dict[str, float], "is float, and 'b' is none"),
         ("x", Range, "is Range, and 'x' is none"),
     ],
 )

@@ -49,7 +49,7 @@ def test_text_becomes_the_type_of_the_option(policy: str, pairs: tuple[str, ...]
         ("random", ("seed=-1",), "seed is -1: give 0 to 4294967295."),
         ("tformer", ("ensemble=nan",), "ensemble is nan: give at least 0."),
         ("scripted", ("noise=2",), "noise is 2: give 0 to 1."),
-        ("remote", ("timeout_s=0",), "timeout_s is 0: give more than 0."),
+        ("remote", ("timeout_s=0",), "timeout_s is 0: give more than 0, to 10000000."),
         (
             "tformer",
             ("checkpoint=here",),

@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from torch import Tensor
 
+from ..values import PositiveInt
 from .flow import Solver, interpolate, sample_flow, velocity
 from .samplers import Denoiser, Generators, Watch, draw_noise, draw_uniform, sample_ddim, sample_ddpm
 from .schedules import NoiseSchedule, Prediction, add_noise, cosine_schedule, linear_schedule, training_target
@@ -27,7 +28,7 @@ class ProcessConfig:
     """Gaussian diffusion in discrete steps, or flow matching along straight paths."""
     schedule: Literal["linear", "cosine"] = "linear"
     """Noise schedule of diffusion: the variance added per step grows from 1e-4 to 0.02, or follows a cosine."""
-    steps: int = 500
+    steps: PositiveInt = 500
     """Noise steps of diffusion."""
     prediction: Prediction = "epsilon"
     """What the network of a diffusion predicts."""
@@ -39,7 +40,7 @@ class SamplerConfig:
 
     name: Literal["ddpm", "ddim", "euler", "midpoint"] = "ddim"
     """ddpm takes all steps of its schedule and draws fresh noise in each; the others take --steps."""
-    steps: int = 20
+    steps: PositiveInt = 20
     """Steps of ddim, euler and midpoint."""
     eta: float = 0.0
     """Fresh noise in ddim, from 0 (none) to 1 (as much as ddpm)."""

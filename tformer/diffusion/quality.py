@@ -28,7 +28,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -37,8 +37,9 @@ from tqdm import tqdm
 
 from ..command import parse_options, run_command
 from ..data.images import HELD_OUT, ImageSet, load_images
-from ..errors import UserError, refused_values
+from ..errors import refused_values
 from ..training.distributed import choose_device
+from ..values import NonNegativeFloat, PositiveInt, Range, Seed
 from .images import ImageModel, load_image_model
 from .process import SamplerConfig
 
@@ -54,17 +55,17 @@ class QualityOptions:
     """A checkpoint, or the folder of a training for its newest."""
     path: Path | None = None
     """Where the training images lie, for mnist and npy."""
-    count: int = 100
+    count: Annotated[int, Range(2)] = 100
     """Pictures per context and sampler."""
-    few: int = 20
+    few: PositiveInt = 20
     """Steps of DDIM (or Euler) that are compared with all of DDPM (or 100 of Euler)."""
-    guidance: float = 1.0
+    guidance: NonNegativeFloat = 1.0
     """Classifier-free guidance for all samplers; 1 is none."""
     out: Path | None = None
     """Folder for quality.json and quality.md."""
     device: str = "auto"
     """auto (a GPU where there is one), cpu, cuda or cuda:N."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the noise and the classifiers."""
 
 
@@ -207,8 +208,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         options = parse_options(QualityOptions, arguments, program)
-        if options.count < 2:
-            raise UserError(f"--count {options.count} is too few to measure; 100 is usual.")
         model = load_image_model(options.checkpoint, choose_device(options.device))
         for sampler in choose_samplers(model, options.few).values():
             with refused_values():

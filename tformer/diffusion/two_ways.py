@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from ..command import parse_options, run_command
+from ..values import PositiveInt
 from .action_head import ActionHead, ActionHeadConfig
 from .process import ProcessConfig, SamplerConfig
 
@@ -121,9 +122,9 @@ class TwoWaysOptions:
 
     out: Path = Path("docs/tformer")
     """Folder for two_ways.md and diffusion_two_ways.png."""
-    seeds: int = 3
+    seeds: PositiveInt = 3
     """How many times all is trained, each from another seed."""
-    count: int = 2000
+    count: PositiveInt = 2000
     """Chunks that each answer is judged by."""
 
 

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from ..batch import Batch
 from ..bigram import Bigram
-from ..command import parse_options, require_positive, run_command
+from ..command import parse_options, run_command
 from ..data.text import read_text
 from ..errors import UserError, refused_values
 from ..generation import Sampling, generate
@@ -30,6 +30,7 @@ from ..gpt import GPT, GPTConfig
 from ..layers import Activation, Norm, Positions
 from ..tokenizers import CharTokenizer, save_tokenizer
 from ..training import Loss, TrainOptions, Validation, leads, train
+from ..values import Decay, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 STEPS_PER_EPOCH = 250
 
@@ -45,17 +46,17 @@ class CharlmOptions(TrainOptions):
     6 heads, 384 wide, block 256, batch 64, dropout 0.2, 5,000 steps, for a GPU. Other options change a preset."""
     data: Path | None = None
     """A text file in UTF-8; without it, the sources of the Python standard library."""
-    block_size: int = 64
+    block_size: PositiveInt = 64
     """Characters that the model reads at once."""
-    batch_size: int = 12
+    batch_size: PositiveInt = 12
     """Blocks of a step, over all processes."""
-    d_model: int = 128
+    d_model: PositiveInt = 128
     """Width of the model."""
-    layers: int = 4
+    layers: PositiveInt = 4
     """Blocks of attention and feed-forward."""
-    heads: int = 4
+    heads: PositiveInt = 4
     """Attention heads."""
-    dropout: float = 0.0
+    dropout: Decay = 0.0
     """On the embeddings, each sublayer's output and the attention weights."""
     positions: Positions = "rotary"
     """How the model knows the order of characters."""
@@ -63,16 +64,16 @@ class CharlmOptions(TrainOptions):
     """LayerNorm or RMSNorm."""
     activation: Activation = "swiglu"
     """Non-linearity of the feed-forward layers."""
-    estimate_on: int = 20
+    estimate_on: PositiveInt = 20
     """Batches of train and of validation text whose mean loss each epoch reports."""
-    sample: int = 300
+    sample: NonNegativeInt = 300
     """Characters to write after each epoch."""
-    temperature: float = 0.8
+    temperature: NonNegativeFloat = 0.8
     """Temperature of that sample; 0 always takes the likeliest character."""
     # The laptop preset's training; the fields are TrainOptions'. 8 epochs of 250 steps are nanoGPT's 2,000.
-    epochs: int = 8
-    learning_rate: float = 3e-3
-    min_learning_rate: float = 1e-4
+    epochs: PositiveInt = 8
+    learning_rate: PositiveFloat = 3e-3
+    min_learning_rate: NonNegativeFloat = 1e-4
 
 
 PRESETS = {
@@ -192,7 +193,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         program = "python -m tformer.train charlm"
         preset = parse_options(CharlmOptions, arguments, program).preset
         options = parse_options(CharlmOptions, arguments, program, PRESETS[preset])
-        require_positive(options, "block_size", "batch_size", "d_model", "layers", "heads", "estimate_on")
         text, name = read_text(options.data)
         task = CharlmTask(options, text, name)
         print(f"{name}: {len(text)} characters, {task.tokenizer.vocab_size} different ones")

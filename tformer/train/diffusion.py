@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..command import parse_options, require_positive, run_command
+from ..command import parse_options, run_command
 from ..data.images import HELD_OUT, ImageSet, Source, load_images
 from ..diffusion.conditioning import drop_contexts
 from ..diffusion.dit import DiTConfig
@@ -28,6 +28,7 @@ from ..diffusion.process import ProcessConfig, SamplerConfig
 from ..diffusion.unet import ContextUnetConfig
 from ..errors import UserError, refused_values
 from ..training import Loss, TrainOptions, Validation, train
+from ..values import Fraction, NonNegativeFloat, PositiveInt
 
 STEPS_PER_EPOCH = 250
 
@@ -44,20 +45,20 @@ class DiffusionOptions(TrainOptions):
     """MNIST's folder, or NAME.npy with NAME_labels.npy beside it."""
     model: Literal["unet", "dit"] = "unet"
     """The convolutional ContextUnet, or the transformer DiT."""
-    width: int = 64
+    width: PositiveInt = 64
     """Feature channels of the U-Net, or width of the DiT's tokens; a multiple of 8."""
-    layers: int = 4
+    layers: PositiveInt = 4
     """Blocks of the DiT."""
     process: ProcessConfig = field(default_factory=ProcessConfig)
-    batch_size: int = 128
+    batch_size: PositiveInt = 128
     """Images per step, over all processes together."""
-    context_dropout: float = 0.1
+    context_dropout: Fraction = 0.1
     """Share of the images shown without their context, which makes guidance possible."""
-    epochs: int = 12
+    epochs: PositiveInt = 12
     """Epochs of 250 steps each; each ends with validation, a grid of samples and a checkpoint."""
-    min_learning_rate: float = 0.0
+    min_learning_rate: NonNegativeFloat = 0.0
     """Learning rate that the cosine reaches at the last step."""
-    weight_decay: float = 0.01
+    weight_decay: NonNegativeFloat = 0.01
     """AdamW's decay of matrices; vectors (norms, biases) do not decay."""
 
 
@@ -149,10 +150,8 @@ def _mix(seed: int, number: int) -> int:
 def model_config(options: DiffusionOptions, data: ImageSet) -> ImageModelConfig:
     """Return the model that the options and the data ask for. Raises UserError where they do not fit."""
     channels, size, contexts = data.images.size(1), data.images.size(2), len(data.names)
-    if options.width % 8 or options.width < 8:
+    if options.width % 8:
         raise UserError(f"--width {options.width} is no multiple of 8; {options.width // 8 * 8 + 8} would be.")
-    if options.process.steps < 1:
-        raise UserError(f"--process.steps {options.process.steps} is too few; 500 is usual.")
     network: ContextUnetConfig | DiTConfig
     if options.model == "unet":
         network = ContextUnetConfig(channels, contexts, options.width)
@@ -169,7 +168,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         options = parse_options(DiffusionOptions, arguments, "python -m tformer.train diffusion")
-        require_positive(options, "batch_size", "layers")
         data = load_images(options.data, options.path)
         if len(data) < 2:
             raise UserError(f"--data {options.data} holds {len(data)} image; at least 2 are needed.")

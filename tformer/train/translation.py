@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..batch import Batch
-from ..command import parse_options, require_positive, run_command
+from ..command import parse_options, run_command
 from ..data.buckets import bucketed_batches
 from ..data.default_corpus import default_corpus
 from ..data.parallel import Corpus, Pair, read_corpus
@@ -32,6 +32,7 @@ from ..tokenizers import END, PADDING, START, BPETokenizer, Tokenizer, WordToken
 from ..training import Loss, TrainOptions, Validation, average_weights, leads, list_checkpoints, train
 from ..transformer import Transformer, TransformerConfig
 from ..translator import Translator
+from ..values import Decay, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,44 +55,44 @@ class TranslationOptions(TrainOptions):
     """Language code of the target."""
     tokenizer: Literal["word", "bpe"] = "bpe"
     """word: a vocabulary of words per language, the others unknown. bpe: one vocabulary of byte pairs for both."""
-    vocab_size: int = 6000
+    vocab_size: PositiveInt = 6000
     """Tokens of a vocabulary, at most."""
-    max_tokens: int = 256
+    max_tokens: PositiveInt = 256
     """The longest sentence, in tokens with its start and end."""
     drop_long: bool = False
     """Leave out longer pairs, also of validation and test, instead of refusing the corpus; without --data always so."""
-    batch_size: int = 64
+    batch_size: PositiveInt = 64
     """Sentence pairs of a step, over all processes."""
-    d_model: int = 256
+    d_model: PositiveInt = 256
     """Width of the model."""
-    layers: int = 3
+    layers: PositiveInt = 3
     """Layers of the encoder, and of the decoder."""
-    heads: int = 4
+    heads: PositiveInt = 4
     """Attention heads."""
-    d_ff: int = 512
+    d_ff: PositiveInt = 512
     """Inner width of the feed-forward layers."""
-    dropout: float = 0.15
+    dropout: Decay = 0.15
     """On the embeddings and on each sublayer's output."""
     norm_first: bool = True
-    """Norm before each sublayer; False for the paper's order."""
-    label_smoothing: float = 0.1
+    """Norm before each sublayer, or after it, as in the paper."""
+    label_smoothing: Decay = 0.1
     """Share of the target's probability that is spread over all tokens."""
-    average: int = 5
+    average: PositiveInt = 5
     """Checkpoints, one per epoch, whose weights are averaged for the test."""
-    beams: int = 5
+    beams: PositiveInt = 5
     """Hypotheses of the beam search in the test; 1 decodes greedily."""
-    length_penalty: float = 1.0
+    length_penalty: NonNegativeFloat = 1.0
     """Exponent of the hypotheses' length that their score is divided by; 0 favours short ones."""
-    validate_on: int = 256
+    validate_on: PositiveInt = 256
     """Validation sentences that each epoch translates."""
     # The cpu preset's training; the fields are TrainOptions'.
-    epochs: int = 10
-    learning_rate: float = 1e-3
-    min_learning_rate: float = 1e-5
-    warmup_steps: int = 400
-    weight_decay: float = 0.01
-    beta2: float = 0.98
-    keep: int = 5
+    epochs: PositiveInt = 10
+    learning_rate: PositiveFloat = 1e-3
+    min_learning_rate: NonNegativeFloat = 1e-5
+    warmup_steps: NonNegativeInt = 400
+    weight_decay: NonNegativeFloat = 0.01
+    beta2: Decay = 0.98
+    keep: PositiveInt = 5
 
 
 PRESETS = {
@@ -262,8 +263,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         preset = parse_options(TranslationOptions, arguments, program).preset
         options = parse_options(TranslationOptions, arguments, program, PRESETS[preset])
         options = replace(options, keep=max(options.keep, options.average))
-        positive = ("batch_size", "d_model", "layers", "heads", "d_ff", "max_tokens", "average", "beams", "validate_on")
-        require_positive(options, *positive)
         if options.data is None:
             corpus = default_corpus(options.source, options.target)
             options = replace(options, drop_long=True)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ..values import Decay, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Seed
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
@@ -15,23 +17,23 @@ class TrainOptions:
     """Folder for checkpoints, curve.json and TensorBoard events."""
     resume: str | None = None
     """Continue bit for bit from a checkpoint of the same configuration: "latest" of --out, or a path."""
-    epochs: int = 10
+    epochs: PositiveInt = 10
     """Passes over the training data (charlm: of 250 steps each); each ends with validation and a checkpoint."""
-    learning_rate: float = 1e-3
+    learning_rate: PositiveFloat = 1e-3
     """Highest learning rate, reached at the end of the warm-up."""
-    min_learning_rate: float = 1e-4
+    min_learning_rate: NonNegativeFloat = 1e-4
     """Learning rate that the cosine reaches at the last step."""
-    warmup_steps: int = 100
+    warmup_steps: NonNegativeInt = 100
     """Steps of linear warm-up."""
-    weight_decay: float = 0.1
+    weight_decay: NonNegativeFloat = 0.1
     """AdamW's decay of matrices; vectors (norms, biases) do not decay."""
-    beta1: float = 0.9
+    beta1: Decay = 0.9
     """AdamW's first momentum."""
-    beta2: float = 0.99
+    beta2: Decay = 0.99
     """AdamW's second momentum."""
-    grad_clip: float = 1.0
+    grad_clip: PositiveFloat = 1.0
     """Largest norm of the gradient; longer ones are scaled down to it."""
-    ema: float = 0.0
+    ema: Decay = 0.0
     """Decay of a running mean of the weights (EMA), which is validated and exported in their place; 0 keeps none."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16 computes matrix products in bfloat16 by autocast; weights stay float32."""
@@ -39,9 +41,9 @@ class TrainOptions:
     """Compile the model with torch.compile, which needs a C++ compiler on the CPU."""
     device: str = "auto"
     """auto (a GPU where there is one), cpu, cuda or cuda:N."""
-    seed: int = 1337
+    seed: Seed = 1337
     """Seed of weights, data order and dropout."""
-    log_every: int = 10
+    log_every: PositiveInt = 10
     """Steps between points of the training loss, and between checks that it is a number."""
-    keep: int = 2
+    keep: PositiveInt = 2
     """How many of the newest checkpoints stay in --out."""

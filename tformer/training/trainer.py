@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..command import require_positive
+from ..command import check_options
 from ..errors import TrainingFailed, UserError, disk_is_full
 from .checkpoints import find_checkpoint, list_checkpoints, read_checkpoint, save_checkpoint
 from .distributed import Place, join_processes
@@ -32,7 +32,7 @@ def train(task: Task[BatchT], options: TrainOptions) -> TrainState:
     Raises UserError before anything is written where --out or --resume does not fit, TrainingFailed for a loss that is
     no number or a full disk, KeyboardInterrupt after saving where SIGINT or SIGTERM asked it to stop.
     """
-    require_positive(options, "epochs", "log_every", "keep")
+    check_options(options)
     checkpoint = None
     if options.resume:
         checkpoint = read_checkpoint(find_checkpoint(options.resume, options.out), task.configuration)

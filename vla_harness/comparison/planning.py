@@ -23,11 +23,7 @@ def plan_text(half_width: float, runs: Sequence[ComparedRun] = ()) -> str:
     """Return the episodes that a 95 % interval of that half width (in (0, 0.5)) takes, at usual rates and the runs'.
 
     The usual rates' are also given for each task of a suite of ten, a run's for each of its own.
-
-    Raises UserError for another half width.
     """
-    if not 0 < half_width < 0.5:
-        raise UserError(f"--target-halfwidth is {half_width:g}: give a number between 0 and 0.5, such as 0.03.")
     points = f"{100 * half_width:g}"
     lines = [f"Episodes for a 95 % interval (Wilson) of half width {points} points, {200 * half_width:g} in all:", ""]
     rates = [("" if rate != 0.5 else "any rate at all", rate, TASKS) for rate in RATES]

@@ -18,6 +18,8 @@ from typing import Annotated
 from tqdm import tqdm
 from tyro.conf import Positional, arg
 
+from tformer.values import NonNegativeInt
+
 from ..command import DONE, FAILED, parse_options, run_command
 from ..errors import UserError
 from ..results.wording import plural
@@ -52,7 +54,7 @@ class Check(_Reading):
 class Plot(_Reading):
     """Draw an episode: frames of each camera, and each part of state and action over time."""
 
-    episode: int = 0
+    episode: NonNegativeInt = 0
     """Position of the episode in the dataset, from 0."""
     out: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: NAME-episode-N.png)")] = None
     """Picture to write: .png, .svg or .pdf."""

@@ -25,7 +25,9 @@ from typing import Annotated, Any, Literal
 from tqdm import tqdm
 from tyro.conf import arg
 
-from ..command import DONE, parse_options, run_command
+from tformer.values import Fraction, PositiveInt, Seed
+
+from ..command import DONE, check_options, parse_options, run_command
 from ..errors import RunFailed, UserError
 from ..protocols import PROTOCOLS
 from ..results.files import check_new_folder, explain_write_errors, new_folder, write_text
@@ -58,7 +60,7 @@ class Record:
     """Suite of tasks."""
     out: Annotated[Path, arg(metavar="DIR")]
     """Folder of the dataset."""
-    episodes: int = 50
+    episodes: PositiveInt = 50
     """Demonstrations of each task."""
     tasks: Annotated[tuple[str, ...] | None, arg(metavar="N,N", help_behavior_hint="(default: all)")] = None
     """Numbers of the tasks, with commas or spaces between."""
@@ -66,18 +68,18 @@ class Record:
     """Format of the dataset: LeRobot's, or LIBERO's own."""
     assets: Annotated[str, arg(metavar="auto|hub|primitive|PATH")] = "auto"
     """Meshes and textures, as of eval/run_libero.py."""
-    image_size: int = 128
+    image_size: PositiveInt = 128
     """Height and width of the frames, pixels."""
-    frame_every: int = 1
+    frame_every: PositiveInt = 1
     """Steps from one drawn frame to the next. Rows between show the earlier frame again, and say so; drawing is nine
     tenths of the work."""
-    jitter: float = 0.0
+    jitter: Fraction = 0.0
     """How much colours, light and cameras vary between demonstrations: 0 not at all, 1 much."""
-    noise: float = 0.5
+    noise: Fraction = 0.5
     """Most that is added to an entry of an executed action, so that recoveries are shown."""
-    seed: int = 0
+    seed: Seed = 0
     """Of placements and noise."""
-    workers: int = os.cpu_count() or 1
+    workers: PositiveInt = os.cpu_count() or 1
     """Processes."""
 
 
@@ -91,9 +93,7 @@ def record(options: Record) -> int:
 
     Raises UserError for options that cannot be, a folder with something else, and a disk that is too small.
     """
-    for name in ("episodes", "frame_every", "workers"):
-        if getattr(options, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}: give 1 or more.")
+    check_options(options)
     if options.image_size % 2 or options.image_size < 16:
         raise UserError(f"--image-size is {options.image_size}: give an even number of 16 or more.")
     check_new_folder(options.out)

@@ -19,7 +19,7 @@ from ..types import DELTA_EEF_POSE, ActionConvention, JointConvention, Observati
 
 
 class ReplayPolicy(Policy):
-    """Answers each step of an episode with the action stored for it; one action a call, whatever the chunk was.
+    """Plays the stored actions of an earlier run, one a call, whatever its chunks were.
 
     An episode is found by its name, which holds suite, task, initial state and seed. The same protocol then leads to
     the same states, outcome and length.

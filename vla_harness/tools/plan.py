@@ -17,6 +17,8 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
+from tformer.values import PositiveDuration, PositiveInt
+
 from ..command import DONE, parse_options
 from ..errors import UserError
 from ..results import RecordedRun, Sitting, read_run
@@ -27,6 +29,8 @@ from ..statistics.throughput import Throughput, fit_latency, joined
 
 MORE_COPIES = 3
 """Rows of the table: the fewest copies that suffice, and a few more."""
+
+MOST_COPIES = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,22 +43,19 @@ class Plan:
     run: Annotated[Positional[Path], arg(metavar="RUN")]
     """Folder of a run of the same policy and suite, played on the same kind of machine."""
 
-    episodes: Annotated[int, arg(metavar="N")]
+    episodes: Annotated[PositiveInt, arg(metavar="N")]
     """Episodes that are to be played."""
 
-    hours: Annotated[float, arg(metavar="H")] = 1.0
+    hours: Annotated[PositiveDuration, arg(metavar="H")] = 1.0
     """Time for them, without the minutes that the first simulators and the policy take to start."""
 
-    max_batch: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: the policy's own)")] = None
+    max_batch: Annotated[PositiveInt | None, arg(metavar="N", help_behavior_hint="(default: the policy's own)")] = None
     """Most questions that a copy of the policy answers at once."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; ``arguments`` without the program's name. Returns the exit code."""
     options = parse_options(Plan, arguments, "vla-harness plan")
-    for name, value in (("episodes", options.episodes), ("hours", options.hours), ("max-batch", options.max_batch)):
-        if value is not None and value <= 0:
-            raise UserError(f"--{name} is {value}: give more than 0.")
     print(plan_text(read_run(options.run), options.episodes, options.hours, options.max_batch))
     return DONE
 
@@ -104,7 +105,9 @@ def plan_text(run: RecordedRun, episodes: int, hours: float, max_batch: int | No
             " proportion: measure with more workers to plan with fewer copies."
         )
     target = episodes / (3600 * hours)
-    fewest = next(n for n in range(1, 1_000_000) if model.workers(target, n) is not None)
+    fewest = next((n for n in range(1, MOST_COPIES) if model.workers(target, n) is not None), None)
+    if fewest is None:
+        raise UserError(f"No {MOST_COPIES:,} copies of the policy play so fast: give more --hours or fewer --episodes.")
     lines += [
         "",
         f"{plural(episodes, 'episode')} in {duration(3600 * hours)}, {number(3600 * target, 0)} an hour:",

@@ -94,7 +94,7 @@ def playback(run: RecordedRun, assets: str | None = None) -> Iterator[Playback]:
 
 def frame_size(text: str) -> tuple[int, int]:
     """Return (height, width) of "512" or "480x640". Raises UserError for anything else."""
-    found = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
+    found = re.fullmatch(r"(\d{1,4})(?:x(\d{1,4}))?", text)
     size = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
     if not all(16 <= pixels <= 4096 for pixels in size):
         raise UserError(f"--size is {text!r}: give pixels from 16 to 4096, such as 512 or 480x640.")

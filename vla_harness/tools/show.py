@@ -17,6 +17,8 @@ from typing import Annotated
 import numpy as np
 from tyro.conf import Positional, arg
 
+from tformer.values import NonNegativeInt, PositiveDuration
+
 from ..command import DONE, parse_options
 from ..errors import UserError
 from ..results import RecordedRun, read_run, summarize
@@ -43,10 +45,10 @@ class Show:
     run: Annotated[Positional[Path], arg(metavar="RUN")]
     """Folder of the run."""
 
-    strips: Annotated[int, arg(metavar="N")] = 4
+    strips: Annotated[NonNegativeInt, arg(metavar="N")] = 4
     """Failures to draw, at most; 0 draws none. Each is played again, which takes seconds."""
 
-    seconds: Annotated[float, arg(metavar="S")] = 4.0
+    seconds: Annotated[PositiveDuration, arg(metavar="S")] = 4.0
     """How many of a failure's last simulated seconds its frames are spread over."""
 
     out: Annotated[
@@ -63,8 +65,6 @@ class Show:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; ``arguments`` without the program's name. Returns the exit code."""
     options = parse_options(Show, arguments, "vla-harness show")
-    if options.strips < 0 or options.seconds <= 0:
-        raise UserError("--strips must be at least 0, and --seconds more than 0.")
     if options.out is not None and options.out.suffix.lower() != ".png":
         raise UserError(f"--out is {options.out}: end its name in .png.")
     run = read_run(options.run)

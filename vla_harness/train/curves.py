@@ -17,6 +17,8 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from tformer.values import check_value
+
 from ..command import DONE, parse_options, run_command
 from ..errors import UserError
 
@@ -42,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def draw(options: CurveOptions) -> int:
     """Write the picture and return the exit code; UserError for a folder without a curve."""
+    if not options.runs:
+        raise UserError("No training is given: name the folders of one or more, as in runs/tformer.")
     import matplotlib
 
     matplotlib.use("agg")
@@ -72,9 +76,12 @@ def read_curve(path: Path) -> Curve:
     """Return the points of a training's curve.json; ``path`` is the file or the training's folder."""
     file = path / "curve.json" if path.is_dir() else path
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise UserError(f"{path} holds no curve: name the folder of a training that has ended an epoch.") from None
+        curve: Curve = check_value(json.loads(file.read_text(encoding="utf-8")), list[dict[str, float]])
+    except (OSError, ValueError, RecursionError):
+        curve = []
+    if not curve or not all("step" in point for point in curve):
+        raise UserError(f"{path} holds no curve: name the folder of a training that has ended an epoch.")
+    return curve
 
 
 def _name(path: Path) -> str:

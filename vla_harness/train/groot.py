@@ -23,13 +23,14 @@ import torch
 from tyro.conf import Suppress, arg
 
 from tformer.training import TrainOptions, leads, train
+from tformer.values import Decay, Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Seed
 
+from ..command import check_options
 from ..data import Dataset, ModalityReader
 from ..data.conventions import TranslatedStorage
 from ..data.dataset import LeRobotStorage, Storage
 from ..data.opening import ReadingOptions, open_dataset
 from ..data.validation import require_valid
-from ..errors import UserError
 from ..policies.groot.assembly import GROOT_3B, GrootParts, open_groot
 from ..policies.groot.embodiments import data_config
 from . import memory
@@ -72,41 +73,41 @@ class GrootOptions(ReadingOptions, TrainOptions):
     """Train the encoders and the decoder of state and actions."""
     tune_diffusion_model: bool = True
     """Train the diffusion transformer."""
-    lora_rank: int = 0
+    lora_rank: NonNegativeInt = 0
     """Rank of low-rank changes of the attention in adapter and DiT, which learn in place of their weights; 0: none."""
-    lora_alpha: float = 16.0
+    lora_alpha: PositiveFloat = 16.0
     """Scale of the low-rank changes, over the rank."""
-    batch_size: int = 32
+    batch_size: PositiveInt = 32
     """Examples in a step, over all processes together."""
-    steps_per_epoch: int = 1000
+    steps_per_epoch: PositiveInt = 1000
     """Steps in an epoch; each epoch ends with an offline evaluation and a checkpoint."""
-    epochs: int = 10
+    epochs: PositiveInt = 10
     """Epochs."""
-    learning_rate: float = 1e-4
+    learning_rate: PositiveFloat = 1e-4
     """Highest learning rate, reached at the end of the warm-up."""
-    min_learning_rate: float = 0.0
+    min_learning_rate: NonNegativeFloat = 0.0
     """Learning rate that the cosine reaches at the last step."""
-    warmup_ratio: float = 0.05
+    warmup_ratio: Fraction = 0.05
     """Share of all steps that warm up."""
-    warmup_steps: Suppress[int] = 0
-    weight_decay: float = 1e-5
+    warmup_steps: Suppress[NonNegativeInt] = 0
+    weight_decay: NonNegativeFloat = 1e-5
     """AdamW's decay of matrices; vectors (norms, biases) do not decay."""
-    beta1: float = 0.95
+    beta1: Decay = 0.95
     """AdamW's first momentum."""
-    beta2: float = 0.999
+    beta2: Decay = 0.999
     """AdamW's second momentum."""
-    ema: Suppress[float] = 0.0
+    ema: Suppress[Decay] = 0.0
     precision: Literal["fp32", "bf16"] = "bf16"
     """bf16 computes matrix products in bfloat16 by autocast; weights stay float32."""
-    seed: int = 42
+    seed: Seed = 42
     """Seed of data order, augmentation, noise, dropout and low-rank changes."""
-    evaluate_episodes: int = 1
+    evaluate_episodes: NonNegativeInt = 1
     """Episodes, the dataset's first ones, of the offline evaluation at each epoch's end; 0 for none."""
-    evaluate_steps: int = 150
+    evaluate_steps: PositiveInt = 150
     """Most steps of each of these episodes."""
-    data_threads: int = 4
+    data_threads: PositiveInt = 4
     """Threads that read and decode examples, in each process."""
-    frame_cache_gib: float = 4.0
+    frame_cache_gib: NonNegativeFloat = 4.0
     """Decoded videos kept in memory, in each process, in GiB."""
 
 
@@ -117,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def finetune(options: GrootOptions) -> Path:
     """Train as ``options`` say, and write and return the export: a checkpoint in the original layout."""
-    _check(options)
+    check_options(options)
     options = replace(options, warmup_steps=round(options.warmup_ratio * options.epochs * options.steps_per_epoch))
     opened = open_dataset(options.dataset, options.convention, options.image_orientation, options.shift_observations)
     require_valid(opened, needs_instructions=True)
@@ -160,16 +161,6 @@ def _keep_frames(storage: Storage, size: int) -> None:
         storage = storage.source
     if isinstance(storage, LeRobotStorage):
         storage.frame_cache_bytes = size
-
-
-def _check(options: GrootOptions) -> None:
-    for name in ("batch_size", "steps_per_epoch", "epochs", "data_threads"):
-        if getattr(options, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}: give at least 1.")
-    if not 0 <= options.warmup_ratio <= 1:
-        raise UserError(f"--warmup-ratio is {options.warmup_ratio:g}: give a share from 0 to 1.")
-    if options.lora_rank < 0:
-        raise UserError(f"--lora-rank is {options.lora_rank}: give at least 1, or 0 to train the weights themselves.")
 
 
 def _description(

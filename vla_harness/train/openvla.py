@@ -23,8 +23,10 @@ from tyro.conf import Suppress, arg
 
 from tformer.lora import apply_lora, lora_layers
 from tformer.training import TrainOptions, leads, train
+from tformer.values import Decay, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Seed
 
 from ..checkpoints import find_checkpoint
+from ..command import check_options
 from ..data.conventions import check_gripper
 from ..data.opening import ReadingOptions, open_dataset
 from ..data.validation import require_valid
@@ -53,34 +55,34 @@ class OpenVLAOptions(ReadingOptions, TrainOptions):
     """Camera of the dataset, by its short name, whose frames the network reads."""
     out: Path = Path("runs/openvla")
     """Folder for checkpoints, curve.json, TensorBoard events and the export."""
-    lora_rank: int = 32
+    lora_rank: PositiveInt = 32
     """Rank of the low-rank changes of every linear layer but the last."""
     augmentation: bool = True
     """Crop, brightness, contrast, saturation and hue at random."""
-    batch_size: int = 16
+    batch_size: PositiveInt = 16
     """Examples in a step, over all processes together."""
-    steps_per_epoch: int = 5000
+    steps_per_epoch: PositiveInt = 5000
     """Steps in an epoch; each epoch ends with a validation and a checkpoint."""
-    epochs: int = 10
+    epochs: PositiveInt = 10
     """Epochs."""
-    learning_rate: float = 5e-4
+    learning_rate: PositiveFloat = 5e-4
     """Learning rate, the same at every step."""
-    min_learning_rate: Suppress[float] = 0.0
-    warmup_steps: int = 0
+    min_learning_rate: Suppress[NonNegativeFloat] = 0.0
+    warmup_steps: NonNegativeInt = 0
     """Steps of linear warm-up."""
-    weight_decay: float = 0.01
+    weight_decay: NonNegativeFloat = 0.01
     """AdamW's decay."""
-    beta2: float = 0.999
+    beta2: Decay = 0.999
     """AdamW's second momentum."""
     precision: Literal["fp32", "bf16"] = "bf16"
     """Number format of the frozen weights and of matrix products; what learns stays float32."""
     four_bit: bool = False
     """Keep the frozen weights in 4 bits (NF4), which take a quarter of bf16's memory; needs bitsandbytes. The export
     holds the checkpoint's own weights with the changes, not rounded ones."""
-    ema: Suppress[float] = 0.0
-    evaluate_examples: int = 64
+    ema: Suppress[Decay] = 0.0
+    evaluate_examples: PositiveInt = 64
     """Rows, spread over the dataset and not augmented, of the validation at each epoch's end."""
-    seed: int = 7
+    seed: Seed = 7
     """Seed of data order, augmentation and low-rank changes."""
 
 
@@ -91,9 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def finetune(options: OpenVLAOptions) -> Path:
     """Train as ``options`` say, and write and return the export: a checkpoint in the original layout."""
-    for name in ("batch_size", "steps_per_epoch", "epochs", "lora_rank", "evaluate_examples"):
-        if getattr(options, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}: give at least 1.")
+    check_options(options)
     if options.four_bit and options.precision == "fp32":
         raise UserError("--four-bit computes in bf16: leave out --precision fp32.")
     options = replace(options, min_learning_rate=options.learning_rate)

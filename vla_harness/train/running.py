@@ -7,12 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from tformer.errors import TrainingFailed
-from tformer.errors import UserError as TrainingUserError
 from tformer.training import TrainOptions, list_checkpoints
 
-from ..command import DONE, parse_options, run_command
-from ..errors import RunFailed, UserError
+from ..command import parse_options, run_command
+from ..errors import UserError
 
 Options = TypeVar("Options", bound=TrainOptions)
 EXPORT = "export"
@@ -22,21 +20,12 @@ EXPORT = "export"
 def run_training(
     options: type[Options], arguments: Sequence[str] | None, name: str, training: Callable[[Options], object]
 ) -> int:
-    """Run ``training`` with the options of the command ``name``, and return the exit code.
+    """Run ``training`` with the options of the command ``name``, and return the exit code."""
 
-    tformer knows nothing of the harness, so that its errors become the harness's here.
-    """
-
-    def command() -> int:
+    def command() -> None:
         chosen = parse_options(options, arguments, f"python -m vla_harness.train {name}")
         _check_export(chosen.out, chosen.resume)
-        try:
-            training(chosen)
-        except TrainingUserError as error:
-            raise UserError(str(error)) from error
-        except TrainingFailed as error:
-            raise RunFailed(str(error)) from error
-        return DONE
+        training(chosen)
 
     return run_command(command)
 

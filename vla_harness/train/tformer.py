@@ -25,8 +25,10 @@ from tyro.conf import arg
 
 from tformer.policy import HeadConfig, PolicyConfig
 from tformer.training import TrainOptions, leads, train
+from tformer.values import Decay, Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from ..checkpoints.files import find_checkpoint
+from ..command import check_options
 from ..data import Dataset, open_dataset
 from ..data.conventions import ConventionName
 from ..errors import UserError
@@ -60,47 +62,47 @@ class TformerOptions(TrainOptions):
     """Folder for checkpoints, curve.json, TensorBoard events and the export."""
     head: Literal["diffusion", "flow", "regression"] = "flow"
     """How actions are made: denoised by DDIM in 10 steps, by flow matching in 4, or regressed (ACT's baseline)."""
-    horizon: int = 16
+    horizon: PositiveInt = 16
     """Actions of a chunk."""
     language: bool = True
-    """False blanks the instruction, to see what the words are worth."""
-    width: int = 32
+    """Read the instruction; without it, one sees what the words are worth."""
+    width: PositiveInt = 32
     """Channels of a camera's network at a quarter of the resolution, a multiple of 8."""
-    d_model: int = 128
+    d_model: PositiveInt = 128
     """Width of a token."""
-    layers: int = 2
+    layers: PositiveInt = 2
     """Blocks of the observation transformer."""
     cameras: tuple[str, ...] = ("agentview", "wrist")
     """Cameras, by the last part of the dataset's names; those after the first are seen at half the resolution."""
     state_keys: tuple[str, ...] = ("eef_pos", "eef_axis_angle", "gripper_qpos")
     """What observation.state holds, in the harness's names."""
-    image_size: int = 128
+    image_size: PositiveInt = 128
     """Height and width of the frames in pixels, a multiple of 32."""
-    row_every: int = 1
+    row_every: PositiveInt = 1
     """Learn from each how-many-th drawn frame of an episode; all are kept in memory."""
-    shift: int = 3
+    shift: NonNegativeInt = 3
     """Augmentation: most pixels that a frame is moved by."""
-    colour: float = 0.2
+    colour: Fraction = 0.2
     """Augmentation: most that brightness, contrast and channels change."""
-    aim_weight: float = 0.5
+    aim_weight: NonNegativeFloat = 0.5
     """Weight of the auxiliary loss where the dataset says where things are."""
-    draws: int = 2
+    draws: PositiveInt = 2
     """Noise levels that the head learns from each observation."""
-    hold_out: int = 20
+    hold_out: NonNegativeInt = 20
     """Each how-many-th episode is kept from training, for validation; 0 keeps none."""
-    evaluate_examples: int = 256
+    evaluate_examples: PositiveInt = 256
     """Held-out rows in a validation."""
-    batch_size: int = 64
+    batch_size: PositiveInt = 64
     """Observations in a step, over all processes together."""
-    steps_per_epoch: int = 250
+    steps_per_epoch: PositiveInt = 250
     """Steps in an epoch; each ends with validation and a checkpoint."""
-    epochs: int = 20
+    epochs: PositiveInt = 20
     """Epochs."""
-    min_learning_rate: float = 0.0
+    min_learning_rate: NonNegativeFloat = 0.0
     """Learning rate that the cosine reaches at the last step."""
-    weight_decay: float = 0.01
+    weight_decay: NonNegativeFloat = 0.01
     """AdamW's decay of matrices; vectors (norms, biases) do not decay."""
-    ema: float = 0.999
+    ema: Decay = 0.999
     """Decay of a running mean of the weights (EMA), which is validated and exported in their place; 0 keeps none."""
     push: Annotated[str | None, arg(metavar="ORG/NAME")] = None
     """Repository of the hub that the export is put into, with a model card; created before the training starts, so that
@@ -170,15 +172,10 @@ def _validation(options: TformerOptions, samples: Samples) -> str:
 
 
 def _check(options: TformerOptions) -> None:
-    for name in ("batch_size", "steps_per_epoch", "epochs", "row_every", "draws", "horizon", "evaluate_examples"):
-        if getattr(options, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}: give at least 1.")
-    for name in ("shift", "hold_out"):
-        if getattr(options, name) < 0:
-            raise UserError(f"--{name.replace('_', '-')} is {getattr(options, name)}: give 0 or more.")
+    check_options(options)
     if options.image_size % 32:
         raise UserError(f"--image-size is {options.image_size}: give a multiple of 32, such as 128.")
-    if options.width % 8 or options.width < 8:
+    if options.width % 8:
         raise UserError(f"--width is {options.width}: give a multiple of 8, such as 32.")
     if not options.dataset:
         raise UserError("--dataset names none: give one or more.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 
 import numpy as np
@@ -104,7 +103,7 @@ def test_sample_draws_rows_of_contexts_and_an_animation(trained: Path, tmp_path:
         (("--steps", "21"), "21 sampling steps; the model was trained on 1 to 20"),
         (("--sampler", "euler"), "euler samples flow matching"),
         (("--wrong",), "give it together with --sampler ddpm"),
-        (("--count", "0"), "--count 0 draws nothing"),
+        (("--count", "0"), "--count is 0: give at least 1"),
         (("--checkpoint", "/nowhere/x.pt"), "no checkpoint /nowhere/x.pt"),
         (("--out", "/dev/null/x.png"), "cannot be written"),
     ],
@@ -123,7 +122,7 @@ def test_sample_refuses_in_one_sentence(
     ("arguments", "complaint"),
     [
         (("--width", "12"), "--width 12 is no multiple of 8; 16 would be"),
-        (("--process.steps", "0"), "--process.steps 0 is too few"),
+        (("--process.steps", "0"), "--process.steps is 0: give at least 1"),
         (("--data", "npy"), "say where with --path"),
         (("--resume", "latest", "--width", "16"), "another configuration"),
         ((), "already holds a training"),
@@ -176,6 +175,6 @@ def test_pictures(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_no_number_stops_the_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert train(tmp_path, "--epochs", "1", "--learning-rate", str(math.inf)) == 1
+    assert train(tmp_path, "--epochs", "1", "--learning-rate", "1e30") == 1
     assert "the loss is nan" in capsys.readouterr().err
     assert not list_checkpoints(tmp_path)

@@ -24,6 +24,8 @@ import torch
 from torch import Tensor, nn
 from tyro.conf import arg
 
+from tformer.values import PositiveInt
+
 from ...command import DONE, parse_options, run_command
 from ...errors import RunFailed, UserError
 from ...results.files import check_new_folder
@@ -60,7 +62,9 @@ class ExportOnnx:
     data_config: Annotated[str, arg(metavar="NAME")] = "libero"
     """Data configuration, which says how many cameras there are."""
 
-    denoising_steps: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: the checkpoint's)")] = None
+    denoising_steps: Annotated[
+        PositiveInt | None, arg(metavar="N", help_behavior_hint="(default: the checkpoint's)")
+    ] = None
     """Denoising steps, which become a part of the action head's file."""
 
 

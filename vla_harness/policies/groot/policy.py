@@ -28,7 +28,7 @@ _FRAMES = {"nvidia": middle_crop, "lerobot": whole_frame}
 
 
 class GrootPolicy(Policy):
-    """Sixteen actions from each look, by four steps of flow matching from noise of (seed, episode, step)."""
+    """GR00T N1.5: chunks of 16 actions by flow matching, from noise of (seed, episode, step)."""
 
     def __init__(
         self,

@@ -38,13 +38,13 @@ def openvla_policy(
     seed: Seed = 0,
     compile: bool = False,
 ) -> OpenVLAPolicy | OFTPolicy:
-    """Load a checkpoint, a folder or a hub id such as "openvla/openvla-7b-finetuned-libero-spatial".
+    """OpenVLA and OpenVLA-OFT, from checkpoints in the original layout.
 
-    One that holds OFT's action head, state projector or FiLM backbone becomes an ``OFTPolicy``, any other an
+    A checkpoint that holds OFT's action head, state projector or FiLM backbone becomes an ``OFTPolicy``, any other an
     ``OpenVLAPolicy``.
 
     Args:
-        checkpoint: A folder or hub id.
+        checkpoint: A folder or hub id, such as openvla/openvla-7b-finetuned-libero-spatial.
         precision: fp32, bf16, 8bit or 4bit; None: bf16 on an accelerator, fp32 on the CPU.
         device: auto (CUDA where there is one), cpu, cuda or cuda:N.
         unnorm_key: Data set whose statistics scale the actions; "_no_noops" is added where only that exists. None

@@ -25,9 +25,10 @@ SHIPPED = Path(__file__).parent / "shipped"
 
 
 class TformerPolicy(Policy):
-    """Makes a chunk of actions, by a denoiser from noise of (seed, episode, step), and plays it or its beginning.
+    """The small policy that comes with the package, or another checkpoint of ``vla_harness.train tformer``.
 
-    One observation at a time, so that an action never depends on the batch around it; the network is small.
+    It denoises a chunk of actions from noise of (seed, episode, step), and plays it or its beginning. One observation
+    at a time, so that an action never depends on the batch around it; the network is small.
     """
 
     def __init__(
