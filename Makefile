@@ -25,6 +25,7 @@ lock: $(VENV)/.installed
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	find envs -name '*.nb[ci]' -delete
 
 # The stamps are older than a changed lock, so that only a change installs again.
 $(VENV)/.installed: requirements.lock requirements-libero.lock pyproject.toml | system

@@ -93,9 +93,10 @@ def mend_streams() -> None:
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         if getattr(sys, name) is None:
             nothing = os.open(os.devnull, os.O_RDWR)
-            os.dup2(nothing, number)
-            if nothing > 2:
+            if nothing != number:
+                os.dup2(nothing, number, inheritable=False)
                 os.close(nothing)
+            os.set_inheritable(number, True)
             stream = open(number, mode, encoding="utf-8", errors="replace")  # noqa: SIM115 - it stays open
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
