@@ -199,6 +199,13 @@ def test_errors_are_no_failures_and_a_resume_plays_them_again(whole: Path, tmp_p
     assert "the toy broke" in (path / "errors.log").read_text()
     before = by_key(path)
     assert [key for key, result in before.items() if result.outcome == "error"] == ["spatial/0/5/7", "spatial/1/5/7"]
+    (path / "errors.log").unlink()
+    (path / "errors.log").mkdir()  # no file can be written there
+    silent = run(
+        TOY, "--trials", 8, "--out", path, "--resume", trouble={"kind": "raise", "initial_state": 5, "step": 30}
+    )
+    assert silent.returncode == 1 and "errors.log cannot be written (Is a directory): " in silent.stderr
+    assert "the toy broke" in silent.stderr and "Traceback (most" not in silent.stderr.splitlines()[-1]
     mended = run(TOY, "--trials", 8, "--out", path, "--resume")
     assert mended.returncode == 0 and substance(path) == substance(whole)
     assert {key for key, result in by_key(path).items() if result.wall_s != before[key].wall_s} == {

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import onnxruntime
+import onnxscript  # noqa: F401 - torch's exporter needs it
 import torch
 from torch import Tensor, nn
 from tyro.conf import arg
@@ -27,7 +29,7 @@ from tyro.conf import arg
 from tformer.values import PositiveInt
 
 from ...command import DONE, parse_options, run_command
-from ...errors import RunFailed, UserError
+from ...errors import RunFailed
 from ...results.files import check_new_folder
 from .action_head import Sampler
 from .assembly import GROOT_3B, GrootParts, open_groot
@@ -96,13 +98,7 @@ def export(parts: GrootParts, folder: Path, steps: int | None = None) -> dict[st
     """Write both files and the script into ``folder``; return each file's largest difference from torch.
 
     parts: opened in fp32 on the CPU. The number of cameras, of rows and of tokens stay free in the files.
-    Raises UserError when onnx, onnxscript or onnxruntime is not installed.
     """
-    try:
-        import onnxruntime
-        import onnxscript  # noqa: F401 - torch's exporter needs it
-    except ImportError as error:
-        raise UserError(f"The export needs {error.name}: pip install onnx onnxscript onnxruntime.") from None
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it counts the packages that nothing here needs
     folder.mkdir(parents=True, exist_ok=True)
     model, head = parts.model, parts.model.config.head
