@@ -193,7 +193,8 @@ def test_resume_without_out_goes_on_with_the_newest_run_of_the_same_settings(tmp
 
 def test_errors_are_no_failures_and_a_resume_plays_them_again(whole: Path, tmp_path: Path) -> None:
     path = tmp_path / "run"
-    broken = run(TOY, "--trials", 8, "--out", path, trouble={"kind": "raise", "initial_state": 5, "step": 30})
+    trouble = {"kind": "raise", "initial_state": 5, "step": 30}
+    broken = run(TOY, "--trials", 8, "--out", path, trouble=trouble)
     assert broken.returncode == 1
     assert broken.stderr.splitlines()[-1].startswith(f"{path / 'errors.log'} explains the errors")
     assert "the toy broke" in (path / "errors.log").read_text()
