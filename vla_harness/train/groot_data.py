@@ -41,8 +41,8 @@ def dataset_for(dataset: Dataset, config: DataConfig) -> Dataset:
             action, orientation = config.robot.action, config.robot.image_orientation
             raise UserError(
                 f"{dataset.path / 'meta/modality.json'} names the parts of {config.name} as they are stored, frames"
-                " upright and the gripper -1 open and 1 closed, and the data configuration states {orientation} frames,"
-                f" {action.gripper_open:g} and {action.gripper_closed:g}: take those parts out, then all is turned."
+                f" upright and the gripper -1 open and 1 closed, and the data configuration states {orientation}"
+                f" frames, {action.gripper_open:g} and {action.gripper_closed:g}: take those parts out, then all is turned."
             )
         check_gripper(dataset)
         return _turned(dataset, config, config.robot)
@@ -54,7 +54,7 @@ def dataset_for(dataset: Dataset, config: DataConfig) -> Dataset:
             else "name its parts in meta/modality.json, or choose a data configuration that fits it"
         )
         raise UserError(
-            f"{dataset.path} names no {missing[0]!r}, which the data configuration {config.name} reads (it names:"
+            f"{dataset.path} names no {', '.join(missing)}, which the data configuration {config.name} reads (it names:"
             f" {', '.join(named)}): {advice}."
         )
     if config.robot is None:

@@ -41,6 +41,8 @@ def test_records_what_the_expert_did(whole: Path) -> None:
     assert set(features(32)) <= set(dataset.features)
     assert {key: part.end - part.start for key, part in dataset.modality.state.items()}.items() >= STATE.items()
     assert dataset.features["observation.state"].names == list(STATE_NAMES)
+    lengths = {key: part.end - part.start for key, part in dataset.modality.state.items()}
+    assert lengths.items() >= {"eef_pos": 3, "eef_axis_angle": 3, "gripper_qpos": 2, "joint": 7}.items()
     first, second = dataset.episode(0), dataset.episode(1)
     assert first.instruction(0) == "put the bowl on the stove"
     # Other placements, and an end where the bowl is where it should be.

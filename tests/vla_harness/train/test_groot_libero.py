@@ -126,9 +126,9 @@ def test_stored_frames_are_turned_where_their_orientation_is_given(tmp_path: Pat
 
 def test_missing_parts_are_refused_with_the_convention_that_fits(tmp_path: Path) -> None:
     folder = public.write(tmp_path / "set", "lerobot")
-    with pytest.raises(UserError, match=r"names no 'video\.wrist_image'.*give --convention lerobot"):
+    with pytest.raises(UserError, match=r"names no video\.wrist_image, state\.x, .*give --convention lerobot"):
         dataset_for(open_dataset(folder), LIBERO)
-    with pytest.raises(UserError, match=r"names no 'video\.front'.*name its parts in meta/modality\.json"):
+    with pytest.raises(UserError, match=r"names no video\.front, .*name its parts in meta/modality\.json"):
         dataset_for(open_dataset(folder), data_config("so100_dualcam"))
 
 
