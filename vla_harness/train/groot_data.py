@@ -42,7 +42,8 @@ def dataset_for(dataset: Dataset, config: DataConfig) -> Dataset:
             raise UserError(
                 f"{dataset.path / 'meta/modality.json'} names the parts of {config.name} as they are stored, frames"
                 f" upright and the gripper -1 open and 1 closed, and the data configuration states {orientation}"
-                f" frames, {action.gripper_open:g} and {action.gripper_closed:g}: take those parts out, then all is turned."
+                f" frames, {action.gripper_open:g} and {action.gripper_closed:g}: take those parts out,"
+                " then all is turned."
             )
         check_gripper(dataset)
         return _turned(dataset, config, config.robot)
