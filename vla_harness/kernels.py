@@ -13,6 +13,8 @@ from pathlib import Path
 
 KERNELS = "kernels"
 """Name of the record in a sitting's provenance."""
+SERVER_KERNELS = "server_kernels"
+"""Name of the record that a server adds to its policy's provenance."""
 VARIABLE = "OPENBLAS_CORETYPE"
 CORE = "Haswell"
 """Kernels for AVX2 and FMA, which x86-64 processors of Intel have since 2013 and of AMD since 2015."""
@@ -27,16 +29,20 @@ def fixed_kernels() -> dict[str, str]:
 
 
 def kernels() -> dict[str, str]:
-    """Return the kernels by what uses them, "" for an unknown choice.
+    """Return the kernels by what uses them: ``simulator``, OpenBLAS's where it simulates, and the policy's."""
+    simulator = os.environ.get(VARIABLE) or fixed_kernels().get(VARIABLE) or _numpys_core()
+    return {"simulator": simulator} | policy_kernels()
 
-    simulator: OpenBLAS's, in the processes that simulate. numpy: OpenBLAS's in this one, where the policy is. aten,
-    mkl, onednn: torch's in this one, "" before it is imported; of the last two only what the environment orders.
+
+def policy_kernels() -> dict[str, str]:
+    """Return the kernels of this process, where a policy is, by what uses them; "" for an unknown choice.
+
+    numpy: OpenBLAS's. aten, mkl, onednn: torch's, "" before it is imported; of the last two only what the environment
+    orders.
     """
     torch = sys.modules.get("torch")  # not imported to find out
-    here = _numpys_core()
     return {
-        "simulator": os.environ.get(VARIABLE) or fixed_kernels().get(VARIABLE, here),
-        "numpy": here,
+        "numpy": _numpys_core(),
         "aten": torch.backends.cpu.get_cpu_capability() if torch is not None else "",
         "mkl": os.environ.get("MKL_CBWR", "") if torch is not None else "",
         "onednn": os.environ.get("ONEDNN_MAX_CPU_ISA", "") if torch is not None else "",

@@ -18,6 +18,7 @@ from typing import Any
 
 from vla_harness import __version__
 from vla_harness.errors import UserError
+from vla_harness.kernels import SERVER_KERNELS, policy_kernels
 from vla_harness.types import ActionConvention, ImageOrientation, JointConvention, Policy
 
 from .batcher import Batcher, PolicyFailed, QueueFull, Stopped
@@ -222,7 +223,7 @@ class ActionService:
             "action_convention": "stated" if _stated(policy.spec.action) else "unknown",
             "stateful": self._keeps_memory,
             "unnorm_keys": list(self.unnorm_keys),
-            "provenance": dict(policy.provenance),
+            "provenance": {**policy.provenance, SERVER_KERNELS: policy_kernels()},
             "client_images": self.images_of(OPENPI),  # our own clients of the other protocols ask
             "max_batch": min(policy.spec.max_batch, self.settings.max_queue),
             "raw_actions": isinstance(policy, RawActions | RawChunks),

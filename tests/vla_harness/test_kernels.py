@@ -14,10 +14,13 @@ from tests.vla_harness.runs import PROVENANCE
 from vla_harness import kernels
 from vla_harness.comparison import compare, read_runs
 from vla_harness.comparison.comparison import marked
+from vla_harness.policies.basic import RandomPolicy
 from vla_harness.results import RunFolder, read_run
 from vla_harness.results.marks import marks
 from vla_harness.results.summary import summarize
 from vla_harness.rollout.process import _start_conditions
+from vla_harness.servers.core.service import ActionService
+from vla_harness.types import DELTA_EEF_POSE
 
 SHOW = "from vla_harness.kernels import kernels; import numpy; print(kernels()['numpy'])"
 
@@ -74,6 +77,17 @@ def test_a_comparison_that_mixes_kernels_is_marked_and_not_refused(tmp_path: Pat
         "Computed by other kernels: aten AVX512 where one has AVX2; last bits of states and actions may differ."
         in other
     )
+
+
+def test_a_servers_kernels_are_compared_as_well(tmp_path: Path) -> None:
+    for name, core in (("one", "AVX2"), ("other", "DEFAULT")):
+        served = told() | {"server_kernels": {"numpy": "Haswell", "aten": core}}
+        make_run(tmp_path / name, ["11", "10"], policy=name, provenance=served)
+    comparison = compare(read_runs([str(tmp_path / name) for name in ("one", "other")]))
+    other = marked(comparison)[id(comparison.runs[1])]
+    assert "Computed by other kernels: server's aten DEFAULT where one has AVX2" in " ".join(other)
+    metadata = ActionService(RandomPolicy(action=DELTA_EEF_POSE)).metadata()
+    assert metadata["provenance"]["server_kernels"] == kernels.policy_kernels()
 
 
 def test_sittings_on_other_kernels_are_marked(tmp_path: Path) -> None:

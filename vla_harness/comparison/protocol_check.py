@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import UserError
-from ..kernels import KERNELS
+from ..kernels import KERNELS, SERVER_KERNELS
 from ..results.wording import value_text
 from .runs import ComparedRun
 
@@ -65,12 +65,17 @@ def other_kernels(run: ComparedRun, reference: ComparedRun) -> str:
 
     They move the last bits of states and actions. No reason to refuse a comparison: outcomes were the same so far.
     """
-    here, there = (one.summary["provenance"].get(KERNELS, {}) for one in (run, reference))
+    here, there = (_kernels(one.summary["provenance"]) for one in (run, reference))
     names = [name for name in here if here[name] != there.get(name, here[name]) and here[name] and there[name]]
     if not names:
         return ""
     differing = ", ".join(f"{name} {here[name]} where {reference.name} has {there[name]}" for name in names)
     return f"Computed by other kernels: {differing}; last bits of states and actions may differ."
+
+
+def _kernels(provenance: Mapping[str, Any]) -> dict[str, str]:
+    served = {f"server's {name}": core for name, core in provenance.get(SERVER_KERNELS, {}).items()}
+    return dict(provenance.get(KERNELS, {})) | served
 
 
 def require_alike(found: Sequence[Departure]) -> None:

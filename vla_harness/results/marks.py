@@ -96,7 +96,8 @@ def _mixed(run: RecordedRun) -> list[str]:
     known = [dict(_flat(sitting.provenance)) for sitting in run.sittings if sitting.provenance]
     found = []
     for name in sorted(name for name in set().union(*known) if not name.startswith(MEASURED)):
-        stating = [one for one in known if name in one or not name.startswith(KERNELS)]  # an older sitting told none
+        recent = KERNELS in name.partition(".")[0]  # an older sitting tells none, which is no difference
+        stating = [one for one in known if name in one or not recent]
         values = list(dict.fromkeys(value_text(provenance.get(name)) for provenance in stating))
         if len(values) > 1:
             found.append(f"{name} ({' and '.join(values)})")
