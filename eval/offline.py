@@ -27,6 +27,7 @@ from vla_harness.data.opening import ReadingOptions, open_dataset
 from vla_harness.data.validation import require_valid
 from vla_harness.errors import UserError
 from vla_harness.policy_flags import OWN, PolicyFlags
+from vla_harness.printing import printable
 from vla_harness.registry import load_policy
 
 POLICY_FLAGS = ("embodiment", "data_config", "tokenizer", "metadata", "seed")
@@ -112,7 +113,7 @@ def _evaluate(options: Offline) -> int:
     config = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(options).items()}
     write_report(evaluation, config | {"provenance": dict(policy.provenance)}, out)
     for name, value in zip(evaluation.trajectories[0].names, evaluation.mse_per_dimension, strict=True):
-        print(f"  {name:<24} {value:.6g}")
+        print(f"  {printable(name):<24} {value:.6g}")
     over = f"{count} episode{'s' if count > 1 else ''}"
     print(f"MSE {evaluation.mse:.6g}, un-normalised, mean over {over}\n\nReport: {out / 'report.html'}")
     return DONE

@@ -26,12 +26,11 @@ def path_inside(root: Path, name: str, where: str, refusal: type[UserError] = Us
     Raises:
         UserError: ``name`` is absolute, leaves ``root`` by ".." or by a link, or is no name of a file.
     """
-    parts = name.split("/")
-    if not name or any(len(os.fsencode(part)) > NAME_BYTES for part in parts) or printable(name) != name:
+    if not is_name(name):
         shown = printable(name[:60]) + ("…" if len(name) > 60 else "")
         raise refusal(f"{where} says {shown!r}, which is no name of a file: mend it, or get another copy.")
     path = root / name
-    if not os.path.isabs(name) and ".." not in parts:
+    if not os.path.isabs(name) and ".." not in name.split("/"):
         try:
             real, top = path.resolve(), root.resolve()
         except (OSError, RuntimeError):  # links in a circle
@@ -39,6 +38,11 @@ def path_inside(root: Path, name: str, where: str, refusal: type[UserError] = Us
         if real is not None and any(real.is_relative_to(folder) for folder in (top, *_hub_blobs(top))):
             return path
     raise refusal(f"{where} says {name!r}, which leads out of {root}: mend it, or get another copy.")
+
+
+def is_name(name: str) -> bool:
+    """Return whether file systems take ``name`` as a path, and a terminal shows it as it is."""
+    return bool(name) and printable(name) == name and all(len(p.encode()) <= NAME_BYTES for p in name.split("/"))
 
 
 def _hub_blobs(top: Path) -> list[Path]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +13,16 @@ import av
 import numpy as np
 
 from .results.files import explain_write_errors, unfinished_path
+
+READABLE = ("mov", "mp4", "matroska", "webm", "avi")
+"""Formats of files that are read; others, such as playlists, name further files and addresses, which are opened."""
+
+
+def open_video(path: Path) -> av.container.InputContainer:
+    """Open a video to read; nothing but this file is read. Raises what PyAV raises, also for other formats."""
+    if path.exists() and not path.is_file():  # reading a device or a pipe may never end
+        raise OSError(errno.EINVAL, "no ordinary file", str(path))
+    return av.open(os.path.abspath(path), container_options={"format_whitelist": ",".join(READABLE)})
 
 
 class VideoWriter:

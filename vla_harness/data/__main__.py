@@ -22,6 +22,7 @@ from tformer.values import NonNegativeInt
 
 from ..command import DONE, FAILED, parse_options, run_command
 from ..errors import UserError
+from ..printing import printable
 from ..results.wording import plural
 from .check import check_dataset
 from .convert import Version, convert_dataset, left_out
@@ -100,7 +101,7 @@ def _check(arguments: Sequence[str]) -> int:
     dataset = options.open()
     found = 0
     for found, complaint in enumerate(check_dataset(dataset), 1):  # noqa: B007 - the count is printed
-        print(complaint)
+        print(printable(complaint))
     print(f"{plural(len(dataset.episodes), 'episode')} read: {plural(found, 'complaint') if found else 'all is well'}.")
     return FAILED if found else DONE
 
@@ -122,7 +123,7 @@ def _convert(arguments: Sequence[str]) -> int:
     options = parse_options(Convert, arguments, "python -m vla_harness.data convert")
     dataset = options.open()
     for line in left_out(dataset, options.version):
-        print(line)
+        print(printable(line))
     with tqdm(total=len(dataset.episodes), unit="episode", disable=None) as bar:
         written = convert_dataset(dataset, options.out, options.version, lambda done: bar.update(done - bar.n))
     print(f"{written.path}: {plural(len(written.episodes), 'episode')}, {written.kind}")

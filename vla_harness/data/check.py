@@ -24,7 +24,7 @@ from .conventions import check_gripper
 from .dataset import LEROBOT_TOLERANCE_S, Dataset, Episode, LeRobotStorage
 from .episode_statistics import nested_statistics, statistic_shapes
 from .features import BOOKKEEPING
-from .files import read_json, read_json_lines, read_table
+from .files import read_json, read_json_lines, read_table, take
 from .validation import column_faults
 
 INFO_FIELDS = (
@@ -91,7 +91,7 @@ def _check_metadata(dataset: Dataset) -> Iterator[str]:
 
 def _check_v2(root: Path, dataset: Dataset) -> Iterator[str]:
     path = root / "meta" / "episodes_stats.jsonl"
-    rows = {row.get("episode_index"): row.get("stats") for row in read_json_lines(path)}
+    rows = {take(row, "episode_index", int, path): row.get("stats") for row in read_json_lines(path)}
     for record in dataset.episodes:
         entry = rows.get(record.index)
         if not isinstance(entry, dict):

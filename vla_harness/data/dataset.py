@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..errors import UserError
+from ..system_memory import require_memory
 from .episode_statistics import read_image_statistics
 from .features import Feature, column_values
 from .files import read_table
@@ -238,6 +239,7 @@ class LeRobotStorage:
         place = self.layout.files[episode]
         if self.layout.features[camera].dtype == "image":
             shape = self.layout.features[camera].shape
+            require_memory(len(rows) * shape[0] * shape[1] * 3, f"{camera} of {self.layout.root}, {len(rows)} images,")
             cells = zip(self.cells(episode, camera, rows), rows, strict=True)
             return np.stack([color_image(cell, shape, self._where(episode, row, camera)) for cell, row in cells])
         video = self.video(place.videos[camera].path)

@@ -142,6 +142,8 @@ def read_image_statistics(dataset: Dataset) -> dict[int, dict[str, dict[str, Any
     """Return episode_index -> camera -> lerobot's entry, as far as they are stored and whole."""
     found = {}
     for number, entries in _stored(dataset.path, dataset.version):
+        if not isinstance(number, int):
+            continue
         whole = {camera: _whole(entries.get(camera), dataset.features[camera]) for camera in dataset.cameras}
         found[number] = {camera: entry for camera, entry in whole.items() if entry}
     return found

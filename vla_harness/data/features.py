@@ -13,7 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import UserError
+from ..paths import is_name
+from ..printing import printable
 
+MOST_NUMBERS = 2**31 - 1
+"""Most numbers in a row's value that are believed."""
 VISUAL = ("video", "image")
 
 
@@ -79,21 +83,33 @@ def parse_features(entries: Any, where: str) -> dict[str, Feature]:
     features = {}
     for name, entry in entries.items():
         label = f"features.{name}"
+        check_name(name, where)
         if not isinstance(entry, Mapping):
-            raise UserError(f"{where} says {entry!r} of {label}: it must be an object with dtype and shape.")
+            raise UserError(f"{where} says {entry!r:.80} of {label}: it must be an object with dtype and shape.")
         shape = entry.get("shape")
         if not isinstance(shape, Sequence) or not all(isinstance(n, int) and n >= 0 for n in shape):
-            raise UserError(f"{where} says {shape!r} of {label}.shape: it must be a list of whole numbers.")
+            raise UserError(f"{where} says {shape!r:.80} of {label}.shape: it must be a list of whole numbers.")
+        if math.prod(shape) > MOST_NUMBERS:
+            raise UserError(f"{where} says {list(shape)!r:.80} of {label}.shape, which is too large: mend it.")
         dtype = entry.get("dtype")
         if not _is_known(dtype):
             raise UserError(
-                f"{where} says {dtype!r} of {label}.dtype: it must be video, image, string or a numpy name."
+                f"{where} says {dtype!r:.80} of {label}.dtype: it must be video, image, string or a numpy name."
             )
         if dtype in VISUAL:
             shape = _height_width_channels(shape, entry.get("names"), f"{where} says {list(shape)} of {label}.shape")
         info = entry.get("info") or entry.get("video_info") or {}
+        if not isinstance(info, Mapping):
+            raise UserError(f"{where} says {info!r:.80} of {label}.info: it must be an object.")
         features[name] = Feature(str(dtype), tuple(shape), entry.get("names"), info)
     return features
+
+
+def check_name(name: str, where: str) -> None:
+    """Raise UserError unless ``name`` can be that of a feature, and with it of a folder of videos."""
+    if not is_name(name) or name.startswith("/") or {"", ".", ".."} & set(name.split("/")):
+        shown = printable(name[:60]) + ("…" if len(name) > 60 else "")
+        raise UserError(f"{where} has a feature {shown!r}, which is no name for a column and its videos: rename it.")
 
 
 def feature_entry(feature: Feature) -> dict[str, Any]:
@@ -107,19 +123,22 @@ def feature_entry(feature: Feature) -> dict[str, Any]:
 
 
 def _is_known(dtype: Any) -> bool:
-    if dtype in (*VISUAL, "string", "language"):
-        return True
+    return is_numeric(dtype) or (isinstance(dtype, str) and dtype in (*VISUAL, "string", "language"))
+
+
+def is_numeric(dtype: Any) -> bool:
+    """Return whether ``dtype`` is numpy's name of a kind of numbers."""
     try:
-        return np.dtype(dtype).kind in "biuf" and isinstance(dtype, str)
-    except TypeError:
+        return isinstance(dtype, str) and np.dtype(dtype).kind in "biuf"
+    except (TypeError, ValueError, SyntaxError):
         return False
 
 
 def _height_width_channels(shape: Sequence[int], names: Any, what: str) -> tuple[int, ...]:
     """Return an image's (height, width, channels); lerobot's older datasets also put the channels first."""
-    if len(shape) != 3:
+    if len(shape) != 3 or 0 in shape:
         raise UserError(f"{what}: an image has height, width and channels.")
-    if isinstance(names, Sequence) and {"height", "width"} <= set(names):
+    if isinstance(names, list) and len(names) == 3 and all(one in names for one in ("height", "width")):
         channels = next((name for name in names if name not in ("height", "width")), "channels")
         height, width, depth = (shape[list(names).index(name)] for name in ("height", "width", channels))
         return height, width, depth

@@ -12,6 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import UserError
+from ..system_memory import require_memory
+
+NUMBER_BYTES = 8
+"""What a cell of a table takes at least."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -41,6 +45,8 @@ def parse_json_lines(lines: Sequence[str], path: Path) -> list[dict[str, Any]]:
 
 def _text(path: Path) -> str:
     try:
+        if path.exists() and not path.is_file():  # reading a device or a pipe may never end
+            raise UserError(f"{path} is no ordinary file: copy the dataset again.")
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"There is no {path}: name the folder of a complete LeRobot dataset.") from None
@@ -53,6 +59,8 @@ def _parse(text: str, what: str) -> Any:
         return json.loads(text)
     except ValueError as error:
         raise UserError(f"{what} is no valid JSON ({error}): copy the file again.") from None
+    except RecursionError:
+        raise UserError(f"{what} is no valid JSON (nested too deeply): copy the file again.") from None
 
 
 def take(row: Mapping[str, Any], key: str, kinds: type | tuple[type, ...], where: object) -> Any:
@@ -62,7 +70,7 @@ def take(row: Mapping[str, Any], key: str, kinds: type | tuple[type, ...], where
     value = row[key]
     if not isinstance(value, kinds) or isinstance(value, bool):
         names = kinds.__name__ if isinstance(kinds, type) else " or ".join(kind.__name__ for kind in kinds)
-        raise UserError(f"{where} says {value!r} of {key}, which must be {names}: mend that field.")
+        raise UserError(f"{where} says {value!r:.80} of {key}, which must be {names}: mend that field.")
     return value
 
 
@@ -81,4 +89,10 @@ def explain_parquet_errors(path: Path) -> Iterator[None]:
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """Return the parquet table in ``path``. Raises UserError."""
     with explain_parquet_errors(path):
-        return pq.ParquetFile(path).read(columns=columns)
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path} is no ordinary file: copy the dataset again.")
+        file = pq.ParquetFile(path)
+        # A column of one value takes a few bytes on the disk, however long it is.
+        needed = file.metadata.num_rows * file.metadata.num_columns * NUMBER_BYTES
+        require_memory(needed, f"{path} with its {file.metadata.num_rows:,} rows")
+        return file.read(columns=columns)

@@ -14,6 +14,10 @@ COLORS = ("RGB", "RGBA", "RGBX", "L", "LA", "P", "1")
 """Pillow's names of what 8-bit colors can be made of without a loss but alpha's."""
 
 
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "PPM", "GIF")
+"""What is read; decoders of other formats run programs, or are seldom tried."""
+
+
 def open_image(cell: Any, shape: tuple[int, ...], where: str) -> Image.Image:
     """Return the image of ``cell``, of which only the header is read yet.
 
@@ -24,7 +28,7 @@ def open_image(cell: Any, shape: tuple[int, ...], where: str) -> Image.Image:
     if not isinstance(data, bytes):
         raise UserError(f"{where} has no image: mend or drop the episode.")
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Exception as error:  # whatever a damaged header makes Pillow raise
         raise UserError(f"{where} has an image that cannot be read ({_reason(error)}): copy the file again.") from None
     if (image.height, image.width) != shape[:2]:

@@ -10,7 +10,7 @@ import av
 
 from ..errors import UserError
 from ..results.files import new_file, unfinished_path
-from ..video import VideoWriter
+from ..video import VideoWriter, open_video
 from .lerobot import VideoPart
 from .videos import VideoFile
 
@@ -33,14 +33,14 @@ class VideoJoiner:
         """Whether the video was encoded with the parameters of those before it."""
         if self._stream is None:
             return True
-        with av.open(str(part.path)) as source:
+        with open_video(part.path) as source:
             context = source.streams.video[0].codec_context
             return context.extradata == self._extradata and context.name == self._codec
 
     def append(self, part: VideoPart) -> tuple[float, float]:
         """Append the whole of ``part``. Returns where it begins and ends in the joined file, in seconds."""
         start = self.frames / self.fps
-        with av.open(str(part.path)) as source:
+        with open_video(part.path) as source:
             stream = source.streams.video[0]
             if self._stream is None:
                 self._stream = _copied_stream(self._container, stream, part.path)
@@ -100,7 +100,7 @@ def extract_video(part: VideoPart, path: Path, fps: float) -> None:
 def _cut(part: VideoPart, path: Path, half: float) -> bool:
     """Copy the packets of ``part`` to ``path``; False, and no file, where its first frame is no keyframe."""
     assert part.end is not None
-    with av.open(str(part.path)) as source:
+    with open_video(part.path) as source:
         stream = source.streams.video[0]
         assert stream.time_base is not None
         packets = [

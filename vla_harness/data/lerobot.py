@@ -6,13 +6,15 @@ Sources: huggingface/lerobot ``datasets/utils.py`` at v2.1 and v3.0, NVIDIA/Isaa
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..paths import path_inside
 from .features import Feature, parse_features, readable_features
 from .files import read_json, read_json_lines, read_table, take
 
@@ -23,6 +25,8 @@ V3_VIDEO = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4
 V3_EPISODES = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 CHUNK = 1000
 """Files in a folder."""
+MOST = 2**31 - 1
+"""Largest number of an episode and of its rows that is believed."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ def read_layout(root: Path) -> Layout:
     info = read_json(path)
     version = take(info, "codebase_version", str, path)
     fps = float(take(info, "fps", (int, float), path))
-    if not 0 < fps < math.inf:
+    if not 0 < fps <= MOST:
         raise UserError(f"{path} says {fps:g} of fps, which must be positive: mend that field.")
     entries, left_out = readable_features(info.get("features"))
     features = parse_features(entries, str(path))
@@ -98,21 +102,23 @@ Contents = tuple[dict[int, str], list[EpisodeRecord], list[EpisodeFiles]]
 def _read_v2(root: Path, info: Mapping[str, Any], features: Mapping[str, Feature]) -> Contents:
     where = root / "meta" / "info.json"
     path = root / "meta" / "tasks.jsonl"
-    tasks = {take(row, "task_index", int, path): take(row, "task", str, path) for row in read_json_lines(path)}
+    tasks = _tasks(read_json_lines(path), "task", path)
     data, video = take(info, "data_path", str, where), info.get("video_path") or V2_VIDEO
-    chunk = int(info.get("chunks_size") or CHUNK)
+    chunk = take(info, "chunks_size", int, where) if info.get("chunks_size") else CHUNK
+    if chunk < 1:
+        raise UserError(f"{where} says {chunk} of chunks_size, which must be at least 1: mend that field.")
     path = root / "meta" / "episodes.jsonl"
     episodes, files = [], []
     for row in sorted(read_json_lines(path), key=lambda row: take(row, "episode_index", int, path)):
         record = _record(row, path)
         place = {"episode_index": record.index, "episode_chunk": record.index // chunk}
         videos = {
-            name: VideoPart(root / _fill(video, where, "video_path", video_key=name, **place))
+            name: VideoPart(_fill(root, video, "video_path", video_key=name, **place))
             for name, feature in features.items()
             if feature.dtype == "video"
         }
         episodes.append(record)
-        files.append(EpisodeFiles(root / _fill(data, where, "data_path", **place), 0, videos))
+        files.append(EpisodeFiles(_fill(root, data, "data_path", **place), 0, videos))
     _check_unique(episodes, path)
     return tasks, episodes, files
 
@@ -122,7 +128,7 @@ def _read_v3(root: Path, info: Mapping[str, Any], features: Mapping[str, Feature
     path = root / "meta" / "tasks.parquet"
     rows = read_table(path).to_pylist()
     words = next((name for name in ("task", "__index_level_0__") if rows and name in rows[0]), "task")
-    tasks = {take(row, "task_index", int, path): take(row, words, str, path) for row in rows}
+    tasks = _tasks(rows, words, path)
     data, video = take(info, "data_path", str, where), info.get("video_path") or V3_VIDEO
     folder = root / "meta" / "episodes"
     paths = sorted(folder.glob("*/*.parquet"))
@@ -138,14 +144,14 @@ def _read_v3(root: Path, info: Mapping[str, Any], features: Mapping[str, Feature
     for row, path in sorted(found, key=lambda pair: take(pair[0], "episode_index", int, pair[1])):
         record = _record(row, path)
         place = {name: take(row, f"data/{name}", int, path) for name in ("chunk_index", "file_index")}
-        table_path = root / _fill(data, where, "data_path", **place)
+        table_path = _fill(root, data, "data_path", **place)
         videos = {}
         for name, feature in features.items():
             if feature.dtype == "video":
                 key = f"videos/{name}"
                 place = {part: take(row, f"{key}/{part}", int, path) for part in ("chunk_index", "file_index")}
                 times = [float(take(row, f"{key}/{end}_timestamp", (int, float), path)) for end in ("from", "to")]
-                videos[name] = VideoPart(root / _fill(video, where, "video_path", video_key=name, **place), *times)
+                videos[name] = VideoPart(_fill(root, video, "video_path", video_key=name, **place), *times)
         episodes.append(record)
         files.append(EpisodeFiles(table_path, next_row.get(table_path, 0), videos))
         next_row[table_path] = files[-1].first_row + record.length
@@ -174,16 +180,41 @@ def _check_spans(folder: Path, fps: float, episodes: list[EpisodeRecord], files:
 
 def _record(row: Mapping[str, Any], path: Path) -> EpisodeRecord:
     index, length = take(row, "episode_index", int, path), take(row, "length", int, path)
-    if length < 1:
+    if not 1 <= length <= MOST:
         raise UserError(f"{path} says {length} of episode {index}'s length, which must be at least 1: mend that field.")
-    return EpisodeRecord(index, length, tuple(map(str, row.get("tasks") or ())))
+    if not 0 <= index <= MOST:
+        raise UserError(f"{path} says {index} of episode_index, which must be 0 or more: mend that field.")
+    tasks = row.get("tasks") or []
+    if not isinstance(tasks, list) or not all(isinstance(words, str) for words in tasks):
+        raise UserError(f"{path} says {tasks!r:.80} of episode {index}'s tasks: it must be a list of texts.")
+    return EpisodeRecord(index, length, tuple(tasks))
 
 
-def _fill(pattern: str, where: Path, key: str, **values: Any) -> str:
-    try:
-        return pattern.format(**values)
-    except (KeyError, IndexError, ValueError):
-        raise UserError(f"{where} says {pattern!r} of {key}, which takes {', '.join(values)} only: mend it.") from None
+def _tasks(rows: Iterable[Mapping[str, Any]], words: str, path: Path) -> dict[int, str]:
+    """Return task_index -> words. Raises UserError where a number has two."""
+    tasks: dict[int, str] = {}
+    for row in rows:
+        number = take(row, "task_index", int, path)
+        if number in tasks:
+            raise UserError(f"{path} lists task {number} twice: drop one of the two.")
+        tasks[number] = take(row, words, str, path)
+    return tasks
+
+
+def _fill(root: Path, pattern: Any, key: str, **values: Any) -> Path:
+    """Return the path that a template of info.json names: {name} or {name:03d} of ``values``, inside ``root``."""
+    where = f"{root / 'meta' / 'info.json'} ({key})"
+    texts = re.split(r"\{(\w+)(?::0?(\d{1,2})d)?\}", pattern) if isinstance(pattern, str) else ["{"]
+    filled = texts[0]
+    for name, width, text in zip(texts[1::3], texts[2::3], texts[3::3], strict=True):
+        value = values.get(name, "{")
+        filled += (f"{value:0{width}d}" if width and isinstance(value, int) else str(value)) + text
+    if "{" in filled or "}" in filled:
+        raise UserError(
+            f"{where} says {pattern!r:.80} of {key}, which takes {', '.join(values)} only, as {{name}} or {{name:03d}}:"
+            " mend it."
+        )
+    return path_inside(root, filled, where)
 
 
 def _check_unique(episodes: list[EpisodeRecord], where: Path) -> None:

@@ -32,6 +32,9 @@ def write_v3(dataset: Dataset, root: Path) -> None:
         )
     kept = {n: f for n, f in dataset.features.items() if (not f.is_visual or n in dataset.cameras)}
     features = {n: f for n, f in kept.items() if n not in BOOKKEEPING} | BOOKKEEPING
+    for name in features:
+        if "/" in name:
+            raise UserError(f"{dataset.path} has a feature {name!r}, whose slash LeRobot does not allow: rename it.")
     (root / "meta").mkdir(parents=True)
     tables, videos = _Tables(root, features), {}
     for name in (name for name, feature in features.items() if feature.dtype == "video"):

@@ -8,9 +8,9 @@ gripper_states, joint_states}, rewards, dones}.
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -21,11 +21,12 @@ import numpy as np
 
 from ..conventions import orient
 from ..errors import UserError
+from ..system_memory import require_memory
 from ..types import ImageOrientation
 from .conventions import ACTION_NAMES, STATE, STATE_NAMES, libero_modality, state_parts
 from .dataset import Dataset, Episode
 from .features import BOOKKEEPING, Feature
-from .hdf5_files import new_hdf5
+from .hdf5_files import hdf5_field, hdf5_item, hdf5_rows, new_hdf5, opened_hdf5
 from .lerobot import EpisodeRecord
 from .modality import Part
 
@@ -62,37 +63,41 @@ def open_demonstrations(
     shapes: dict[str, tuple[int, ...]] = {}
     has_joints, before, shift = True, True, int(shift_observations)
     for file in files:
-        with _opened(file) as data:
+        with opened_hdf5(file) as data:
             words = _instruction(file, data)
             task = next((number for number, known in tasks.items() if known == words), len(tasks))
             tasks[task] = words
             frames = image_orientation or _orientation(file, data)
-            before = before and data.attrs.get(OBSERVED) == BEFORE
-            if shift and data.attrs.get(OBSERVED) == BEFORE:
+            stated = str(data.attrs.get(OBSERVED)) == BEFORE
+            before = before and stated
+            if shift and stated:
                 raise UserError(
                     f"{file} says that its rows hold what was seen before each action: leave --shift-observations out."
                 )
             for name in sorted(data, key=_number):
-                actions = _field(file, data, f"{name}/actions")
-                if not len(actions):
+                actions = hdf5_field(file, data, f"{name}/actions")
+                length = actions.shape[0] if actions.shape else 0
+                if not length:
                     raise UserError(f"{file} ({name}) has no actions: drop that demonstration.")
-                if len(actions) <= shift:
+                if length <= shift:
                     raise UserError(f"{file} ({name}) has one action, and shifting drops the first: drop it.")
-                records.append(EpisodeRecord(len(records), len(actions) - shift, (words,)))
+                records.append(EpisodeRecord(len(records), length - shift, (words,)))
                 places.append(_Place(file, name, task, frames, shift))
                 for feature, source in CAMERAS.items():
-                    shape = _field(file, data, f"{name}/obs/{source}").shape
-                    if shape != (len(actions), *shapes.setdefault(feature, shape[1:])) or len(shape) != 4:
+                    frames_of = hdf5_field(file, data, f"{name}/obs/{source}")
+                    shape = frames_of.shape
+                    wanted = (length, *shapes.setdefault(feature, shape[1:3]), 3)
+                    if shape != wanted or frames_of.dtype != np.uint8:
                         raise UserError(
-                            f"{file} has {shape} in data/{name}/obs/{source} and {len(actions)} actions: a frame for"
-                            " each, all of one size, are needed."
+                            f"{file} has {shape} {frames_of.dtype} in data/{name}/obs/{source} and {length} actions: a"
+                            " uint8 frame of 3 colors for each, all of one size, is needed."
                         )
-                has_joints = has_joints and f"{name}/obs/{JOINT[1]}" in data
+                has_joints = has_joints and hdf5_item(file, data, f"{name}/obs/{JOINT[1]}") is not None
     if not records:
         raise UserError(f"{path} holds no demonstrations: name an .hdf5 file of LIBERO's, or a folder of them.")
     joints = {JOINT[0]: Feature("float32", (JOINT[2],))} if has_joints else {}
     features = {
-        **{name: Feature("image", shape) for name, shape in shapes.items()},
+        **{name: Feature("image", (*shape, 3)) for name, shape in shapes.items()},
         "observation.state": Feature("float32", (len(STATE_NAMES),), list(STATE_NAMES)),
         **joints,
         "action": Feature("float32", (7,), list(ACTION_NAMES)),
@@ -136,12 +141,15 @@ class _Storage:
         file, name = place.file, place.name
         length = self._records[episode].length
         stored = length + place.shift
-        with _opened(file) as data:
+        with opened_hdf5(file) as data:
             parts = {
-                source: _rows(file, data, f"{name}/obs/{source}", stored, STATE[key]) for key, source in FIELDS.items()
+                source: hdf5_rows(file, data, f"{name}/obs/{source}", stored, STATE[key])
+                for key, source in FIELDS.items()
             }
-            joint = {JOINT[0]: _rows(file, data, f"{name}/obs/{JOINT[1]}", stored, JOINT[2])} if self._joints else {}
-            actions = _rows(file, data, f"{name}/actions", stored, 7)
+            joint = (
+                {JOINT[0]: hdf5_rows(file, data, f"{name}/obs/{JOINT[1]}", stored, JOINT[2])} if self._joints else {}
+            )
+            actions = hdf5_rows(file, data, f"{name}/actions", stored, 7)
         rows = np.arange(length)
         first = sum(record.length for record in self._records[:episode])
         return {
@@ -160,9 +168,11 @@ class _Storage:
         place = self._places[episode]
         file, name = place.file, place.name
         wanted, order = np.unique(np.asarray(rows, np.int64), return_inverse=True)
-        with _opened(file) as data:
+        with opened_hdf5(file) as data:
+            field = hdf5_field(file, data, f"{name}/obs/{CAMERAS[camera]}")
+            require_memory(len(rows) * math.prod(field.shape[1:]), f"{file} ({name}) with {len(rows)} frames")
             try:
-                raw = _field(file, data, f"{name}/obs/{CAMERAS[camera]}")[wanted]
+                raw = field[wanted]
             except (OSError, IndexError, ValueError) as error:
                 raise UserError(f"{file} ({name}/obs/{CAMERAS[camera]}) cannot be read ({error}).") from None
         return orient(raw[order], place.frames, "upright")
@@ -179,40 +189,9 @@ class _Storage:
         """See Storage. Opening has compared the shapes."""
 
 
-@contextmanager
-def _opened(file: Path) -> Iterator[h5py.Group]:
-    try:
-        opened = h5py.File(file, "r")
-    except FileNotFoundError:
-        raise UserError(f"There is no {file}: name an .hdf5 file of LIBERO's demonstrations.") from None
-    except OSError as error:
-        reason = str(error).split("(", 1)[-1].rstrip(")")
-        raise UserError(f"{file} is no whole HDF5 file ({reason}): copy the file again.") from None
-    with opened:
-        if not isinstance(opened.get("data"), h5py.Group):
-            raise UserError(f'{file} has no group "data": name an .hdf5 file of LIBERO\'s demonstrations.')
-        yield opened["data"]
-
-
-def _field(file: Path, data: h5py.Group, key: str) -> h5py.Dataset:
-    if not isinstance(data.get(key), h5py.Dataset):
-        raise UserError(f"{file} has no field data/{key}: name an .hdf5 file of LIBERO's demonstrations.")
-    return data[key]
-
-
-def _rows(file: Path, data: h5py.Group, key: str, length: int, size: int) -> np.ndarray:
-    field = _field(file, data, key)
-    if field.shape != (length, size):
-        raise UserError(f"{file} has {field.shape} in data/{key} instead of {(length, size)}: copy the file again.")
-    try:
-        return np.asarray(field[()], np.float64)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} (data/{key}) cannot be read ({error}): copy the file again.") from None
-
-
 def _number(name: str) -> tuple[int, str]:
-    digits = name.rpartition("_")[2]
-    return (int(digits) if digits.isdigit() else 0, name)
+    digits = re.search(r"_([0-9]{1,9})$", name)
+    return (int(digits[1]) if digits else 0, name)
 
 
 def _instruction(file: Path, data: h5py.Group) -> str:
@@ -220,18 +199,18 @@ def _instruction(file: Path, data: h5py.Group) -> str:
     try:
         words = json.loads(data.attrs["problem_info"])["language_instruction"]
         return str(words if isinstance(words, str) else "".join(words)).strip('"')
-    except (KeyError, TypeError, ValueError):
+    except (OSError, KeyError, TypeError, ValueError, RecursionError):
         return file.stem.removesuffix("_demo").replace("_", " ")
 
 
 def _orientation(file: Path, data: h5py.Group) -> ImageOrientation:
     """Return how the frames lie by LIBERO's attribute: what robosuite's macro was when they were rendered."""
     said = data.attrs.get("macros_image_convention")
-    known = IMAGE_CONVENTIONS.get(said.decode() if isinstance(said, bytes) else str(said))
+    known = IMAGE_CONVENTIONS.get(said.decode(errors="replace") if isinstance(said, bytes) else str(said))
     if known is None:
         raise UserError(
-            f"{file} does not say how its frames lie (macros_image_convention is {said!r}): give --image-orientation,"
-            " upside_down for files as LIBERO and OpenVLA's regeneration write them."
+            f"{file} does not say how its frames lie (macros_image_convention is {said!r:.80}): give"
+            " --image-orientation, upside_down for files as LIBERO and OpenVLA's regeneration write them."
         )
     return known
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import UserError
-from .features import Feature
+from .features import Feature, is_numeric
 from .files import take
 
 if TYPE_CHECKING:
@@ -68,19 +68,33 @@ def read_modality(content: Mapping[str, Any], path: Path, features: Mapping[str,
         groups[group] = {}
         for key, entry in take(content, group, dict, path).items():
             where = f"{path} ({group}.{key})"
+            if not isinstance(entry, Mapping):
+                raise UserError(f"{where} is {entry!r:.80}: it must be an object with start and end.")
             original = entry.get("original_key") or column
             start, end = take(entry, "start", int, where), take(entry, "end", int, where)
-            if original not in features:
+            if not isinstance(original, str) or original not in features:
                 raise UserError(f"{where} takes its values from {original!r}, which meta/info.json does not list.")
             if not 0 <= start < end <= features[original].size:
                 raise UserError(
                     f"{where} takes the entries {start} to {end} of {original}, which has {features[original].size}:"
                     " mend start and end."
                 )
-            rest = {name: entry[name] for name in ("absolute", "rotation_type", "dtype") if name in entry}
+            kinds: dict[str, type | tuple[type, ...]] = {
+                "absolute": bool,
+                "rotation_type": (str, type(None)),
+                "dtype": str,
+            }
+            rest = {name: entry[name] for name in kinds if name in entry}
+            for name, value in rest.items():
+                if not isinstance(value, kinds[name]) or (name == "dtype" and not is_numeric(value)):
+                    raise UserError(f"{where} says {value!r:.80} of {name}: mend that field.")
             groups[group][key] = Part(original, start, end, **rest)
+    for group in ("video", "image", "annotation"):
+        entries = content.get(group) or {}
+        if not isinstance(entries, Mapping) or not all(isinstance(one or {}, Mapping) for one in entries.values()):
+            raise UserError(f"{path} says {entries!r:.80} of {group}: it must be an object of objects.")
     names = {
-        group: {key: (entry or {}).get("original_key") or default.format(key) for key, entry in entries.items()}
+        group: {key: (entry or {}).get("original_key") or default.replace("{}", key) for key, entry in entries.items()}
         for group, entries, default in (
             ("video", {**(content.get("video") or {}), **(content.get("image") or {})}, "{}"),
             ("annotation", content.get("annotation") or {}, "annotation.{}"),
@@ -88,7 +102,7 @@ def read_modality(content: Mapping[str, Any], path: Path, features: Mapping[str,
     }
     for group, entries in names.items():
         for key, original in entries.items():
-            if original not in features:
+            if not isinstance(original, str) or original not in features:
                 raise UserError(f"{path} takes {group}.{key} from {original!r}, which meta/info.json does not list.")
     return Modality(groups["state"], groups["action"], names["video"], names["annotation"])
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..hub import fetch_snapshot
+from ..paths import is_name
 from ..types import ImageOrientation
 from .conventions import ConventionName, present_names, translate, with_state_parts
 from .dataset import Dataset, LeRobotStorage
@@ -106,6 +107,8 @@ def _find(name: str) -> tuple[Path, str | None]:
     """Return where the dataset lies, and the commit of the hub that it was fetched at."""
     path = Path(name).expanduser()
     parts = HUB_NAME.fullmatch(name)
+    if not is_name(name):
+        raise UserError(f"{name[:60]}… is no name of a file or folder: name a dataset.")
     if path.exists() or parts is None or ".." in name:
         return path, None
     repository, inside = parts[1], (parts[2] or "").rstrip("/")

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError
+from ..printing import literal, printable
 from ..results.files import explain_write_errors
 from ..results.wording import duration, plural
 from .conventions import in_our_terms
@@ -30,7 +31,7 @@ STRIP_FRAMES = 6
 def summarize(dataset: Dataset) -> str:
     """Return what is in the dataset, in lines. Raises UserError where its values cannot be meant."""
     require_valid(dataset)
-    return "\n".join(_lines(dataset))
+    return "\n".join(map(printable, _lines(dataset)))
 
 
 def _lines(dataset: Dataset) -> Iterator[str]:
@@ -96,7 +97,7 @@ def plot_episode(episode: Episode, path: Path) -> None:
         raise UserError(f"Episode {episode.index} of {dataset.path} has no images, states or actions to draw.")
     heights = [1.1] * len(dataset.cameras) + [1.0] * len(panels)
     figure = Figure(figsize=(11, 1.9 * len(heights) + 0.8), layout="constrained")
-    figure.suptitle(f"{dataset.name}, episode {episode.index}: {episode.instruction(0)}", fontsize=11)
+    figure.suptitle(f"{literal(dataset.name)}, episode {episode.index}: {literal(episode.instruction(0))}", fontsize=11)
     grid = figure.add_gridspec(len(heights), STRIP_FRAMES, height_ratios=heights)
     shown = np.linspace(0, episode.length - 1, STRIP_FRAMES).round().astype(int).tolist()
     for line, camera in enumerate(dataset.cameras):
@@ -107,16 +108,18 @@ def plot_episode(episode: Episode, path: Path) -> None:
             axes.set_yticks([])
             axes.set_xlabel(f"{row / dataset.fps:.1f} s", fontsize=7)
             if column == 0:
-                axes.set_ylabel(camera.removeprefix("observation.images."), fontsize=8)
+                axes.set_ylabel(literal(camera.removeprefix("observation.images.")), fontsize=8)
     for line, (title, names, values) in enumerate(panels, len(dataset.cameras)):
         axes = figure.add_subplot(grid[line, :])
         lines = axes.plot(np.arange(episode.length) / dataset.fps, values, linewidth=1)
-        axes.set_title(title, fontsize=8, loc="left", pad=2)
+        axes.set_title(literal(title), fontsize=8, loc="left", pad=2)
         axes.tick_params(labelsize=7)
         axes.margins(x=0)
         axes.grid(alpha=0.3)
         if len(names) <= 8:
-            axes.legend(lines, names, fontsize=6, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+            axes.legend(
+                lines, [literal(name) for name in names], fontsize=6, loc="upper left", bbox_to_anchor=(1.0, 1.0)
+            )
     figure.axes[-1].set_xlabel("seconds", fontsize=8)
     with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)

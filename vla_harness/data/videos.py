@@ -10,13 +10,15 @@ import av
 import numpy as np
 
 from ..errors import UserError
+from ..system_memory import require_memory
+from ..video import open_video
 
 
 @contextmanager
-def open_video(path: Path) -> Iterator[av.container.InputContainer]:
+def opened_video(path: Path) -> Iterator[av.container.InputContainer]:
     """Open a video to read. Raises UserError, also within the block, where it is missing or damaged."""
     try:
-        with av.open(str(path)) as container:
+        with open_video(path) as container:
             if not container.streams.video:
                 raise UserError(f"{path} has no video stream: copy the file again.")
             yield container
@@ -33,7 +35,7 @@ class VideoFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         points = []
-        with open_video(self.path) as container:
+        with opened_video(self.path) as container:
             stream = container.streams.video[0]
             base = float(stream.time_base or 0)
             for packet in container.demux(stream):
@@ -64,11 +66,12 @@ class VideoFile:
     def read(self, frames: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return (n, height, width, 3) uint8: the n ``frames``, in the order asked for."""
         wanted = np.asarray(frames, np.int64)
+        require_memory(len(wanted) * self.height * self.width * 3, f"{self.path} with {len(wanted):,} frames")
         output = np.empty((len(wanted), self.height, self.width, 3), np.uint8)
         if not len(wanted):
             return output
         unique, positions = np.unique(wanted, return_inverse=True)
-        with open_video(self.path) as container:
+        with opened_video(self.path) as container:
             stream = container.streams.video[0]
             stream.thread_count = 1  # callers decode several videos at once
             decoded: Iterator[av.VideoFrame] = iter(())

@@ -27,7 +27,15 @@ from ..video import VideoWriter
 from .conventions import present_names
 from .dataset import Episode, LeRobotStorage
 from .episode_statistics import ImageStatistics, image_statistics, numeric_statistics
-from .features import BOOKKEEPING, Feature, arrow_column, feature_entry, huggingface_metadata, parse_features
+from .features import (
+    BOOKKEEPING,
+    Feature,
+    arrow_column,
+    check_name,
+    feature_entry,
+    huggingface_metadata,
+    parse_features,
+)
 from .files import parse_json_lines, read_json, take
 from .joining import GAP_BETWEEN_KEYFRAMES, extract_video
 from .lerobot import CHUNK, V2_DATA, V2_VIDEO
@@ -58,6 +66,7 @@ class DatasetWriter:
         self.fps, self.robot_type = fps, robot_type
         self.features = {n: _with_info(f, fps) for n, f in features.items() if n not in BOOKKEEPING} | BOOKKEEPING
         for name, feature in self.features.items():
+            check_name(name, str(self.path))
             if "/" in name:
                 raise UserError(
                     f"The feature {name!r} has a slash in its name, which LeRobot does not allow: rename it."

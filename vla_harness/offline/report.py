@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from .. import results
+from ..printing import literal
 from ..results.files import check_new_folder, explain_write_errors, write_text
 from ..results.wording import plural, value_text
 from .evaluation import Evaluation, Trajectory
@@ -68,7 +69,9 @@ def plot_trajectory(trajectory: Trajectory, path: Path) -> None:
     columns = 1 if count <= 4 else 2 if count <= 16 else 4
     rows = -(-count // columns)
     figure = Figure(figsize=(11, 1.5 * rows + 1.0), layout="constrained")
-    figure.suptitle(f"episode {trajectory.episode}: {trajectory.instruction}\nMSE {trajectory.mse:.6g}", fontsize=10)
+    figure.suptitle(
+        f"episode {trajectory.episode}: {literal(trajectory.instruction)}\nMSE {trajectory.mse:.6g}", fontsize=10
+    )
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True)
     looked = list(trajectory.inference_rows)
     for i, axes in enumerate(grid.T.flat):
@@ -80,7 +83,7 @@ def plot_trajectory(trajectory: Trajectory, path: Path) -> None:
         axes.plot(trajectory.truth[:, i], color="tab:blue", linewidth=1.4, label="recorded action")
         axes.plot(trajectory.prediction[:, i], color="tab:orange", linewidth=1.2, label="predicted action")
         axes.plot(looked, trajectory.truth[looked, i], "o", color="tab:red", markersize=3, label="inference")
-        axes.set_title(trajectory.names[i], fontsize=8, loc="left", pad=2)
+        axes.set_title(literal(trajectory.names[i]), fontsize=8, loc="left", pad=2)
         axes.tick_params(labelsize=7)
         axes.grid(alpha=0.3)
         axes.margins(x=0.01)

@@ -73,9 +73,9 @@ def new_file(path: Path) -> Iterator[Path]:
 
 def check_new_folder(path: Path) -> None:
     """Raise UserError unless ``path`` is free to become a folder: nothing is there, or an empty folder."""
-    if path.is_symlink():
-        raise UserError(f"{path} exists already and is a link: choose a new folder.")
     with explain_write_errors(path):
+        if path.is_symlink():
+            raise UserError(f"{path} exists already and is a link: choose a new folder.")
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise UserError(f"{path} exists already: choose a new folder.")
 

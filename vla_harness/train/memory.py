@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from torch import nn
 
-GIB = 2**30
+from ..system_memory import GIB, available_bytes
+
 BYTES_KEPT = 34
 """Bytes that a transformer layer keeps for its backward pass, per token and unit of width, in 16 bits (Korthikanti et
 al. 2022, without the attention matrix, which the fused kernels do not keep)."""
@@ -36,11 +36,8 @@ def available(device: torch.device) -> float | None:
     """Return the GiB that are free on ``device``; None where this machine does not say."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] / GIB
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) / 2**20 for line in lines if line.startswith("MemAvailable:")), None)
+    free = available_bytes()
+    return None if free is None else free / GIB
 
 
 def describe(parts: Mapping[str, float], free: float | None) -> str:
