@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..results.measured import PEAK_MEMORY
+from ..results.provenance_text import clipped
 from ..results.report_content import EXACT_NOTE, WILSON_NOTE, is_provisional, task_label
-from ..results.wording import ABSENT, best_interval, duration, interval, number, percent, plural
+from ..results.wording import ABSENT, best_interval, duration, interval, number, percent, plural, value_text
 from ..statistics import BOSCHLOO_TRIALS
 from .comparison import Comparison, SuiteKey, marked, shared_marks
 from .contrasts import Contrast
@@ -23,7 +24,7 @@ def document(comparison: Comparison) -> Document:
     tables = [_success(comparison, marks)]
     tables += [_differences(comparison, scope) for scope, found in comparison.contrasts.items() if found]
     tables += [_tasks(comparison, suite, marks) for suite in comparison.suites]
-    tables.append(_efficiency(comparison))
+    tables += [_efficiency(comparison), _runs(comparison)]
     if comparison.published:
         tables.append(published_table(comparison))
         tables.append(verdict_table(comparison))
@@ -241,6 +242,25 @@ def _efficiency(comparison: Comparison) -> Table:
         " the GPU. Times are comparable only between runs on one machine with the same workers."
     )
     return Table("Efficiency", (*head, "device"), rows, [note], left=(0, 1, 12))
+
+
+def _runs(comparison: Comparison) -> Table:
+    rows = []
+    for run in comparison.runs:
+        summary, started = run.summary, run.summary["sessions"][:1]
+        cells = [
+            run.name,
+            title_of(comparison, run.suite),
+            summary["protocol"],
+            value_text(summary["seed"]),
+            value_text(summary["checkpoint"]),
+            started[0]["started_at"][:10] if started else ABSENT,
+            str(run.recorded.path),
+        ]
+        rows.append([Cell(clipped(text), order=text) for text in cells])
+    head = ("policy", "suite", "protocol", "seed", "checkpoint", "started", "folder")
+    note = "The report in each folder says how its run was made, by which command and on what."
+    return Table("Runs", head, rows, [note], left=(0, 1, 2, 4, 5, 6))
 
 
 def _figure(value: float | None, digits: int = 1) -> Cell:

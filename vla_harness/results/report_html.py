@@ -35,8 +35,7 @@ def render_html(summary: Mapping[str, Any], results: Sequence[EpisodeResult]) ->
     parts = [_header(summary), _marks(summary), _task_section(summary)]
     parts += [_episode_section(summary, results), _error_section(results), _figures(summary)]
     parts.append('<div class="cards">')
-    parts.append(_card("Run", run_rows(summary)))
-    parts.append(_card("Protocol", protocol_rows(summary)))
+    parts.append(f"<div>{_card('Run', run_rows(summary))}{_card('Protocol', protocol_rows(summary))}</div>")
     parts.append(_card("Provenance", provenance_rows(summary)))
     parts.append("</div>")
     return (

@@ -44,7 +44,7 @@ def written(made: Comparison, tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 def test_markdown_has_every_table_with_as_many_cells_in_each_row(written: dict[str, str]) -> None:
     tables = re.findall(r"(?:^\|.*\n)+", written["md"], re.MULTILINE)
-    assert len(tables) == 6  # success, differences, tasks, efficiency, published, verdicts
+    assert len(tables) == 7  # success, differences, tasks, efficiency, runs, published, verdicts
     for table in tables:
         cells = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
         assert len(cells) == 1
@@ -56,7 +56,7 @@ def test_latex_balances_and_escapes(written: dict[str, str]) -> None:
     text = written["tex"]
     assert text.startswith(r"\documentclass") and text.rstrip().endswith(r"\end{document}")
     opened, closed = (re.findall(rf"\\{word}\{{(\w+)\}}", text) for word in ("begin", "end"))
-    assert sorted(opened) == sorted(closed) and opened.count("tabular") == 6
+    assert sorted(opened) == sorted(closed) and opened.count("tabular") == 7
     assert text.isascii()
     for tabular in re.findall(r"\\begin\{tabular\}\{([lr]+)\}(.*?)\\end\{tabular\}", text, re.DOTALL):
         columns, body = tabular
