@@ -23,6 +23,7 @@ from .conventions import Adapter
 from .engines import Engine, cluster_words, start_crew
 from .errors import RunFailed, UserError
 from .policy_flags import PolicyOrServerFlags
+from .printing import printable
 from .progress import Progress
 from .protocols import PROTOCOLS, Protocol, chunk_text, default_protocol, protocol_card
 from .registry import ACTION, policy_options
@@ -194,6 +195,8 @@ def evaluate(options: RunOptions, suite: Suite, command: str = "") -> int:
         folder.record_provenance(provenance)
         for name, value in _description(options, plan, folder, resuming):
             announce(name, value)
+        if folder.damaged:
+            announce("damaged", f"played again: {', '.join(folder.damaged)}")
         _play(options, plan, site, folder)
         folder.record_provenance(
             provenance | {PEAK_MEMORY: peak_memory_mb(), BATCH_TIMES: plan.crew.batch_times.as_data()}
@@ -208,7 +211,7 @@ def evaluate(options: RunOptions, suite: Suite, command: str = "") -> int:
 
 def announce(name: str, value: str) -> None:
     """Print one line of what a command has chosen."""
-    print(f"{name:<10} {value}", flush=True)
+    print(printable(f"{name:<10} {value}"), flush=True)
 
 
 def make_plan(options: RunOptions, suite: Suite) -> Plan:

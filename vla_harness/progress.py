@@ -12,6 +12,7 @@ from typing import Self, TextIO
 
 from tqdm import tqdm
 
+from .printing import printable
 from .statistics import wilson_interval
 from .types import EpisodeResult
 
@@ -56,7 +57,7 @@ class Progress:
             self._playing = time.monotonic() - result.wall_s
         if self._bar is not None:
             if result.outcome == "error":
-                self._bar.write(f"{result.key}: error: {result.error}", file=self._stream)
+                self._bar.write(printable(f"{result.key}: error: {result.error}"), file=self._stream)
             self._bar.set_postfix_str(f"remaining {self._remaining(done)}, {self.rate_text()}", refresh=False)
             self._bar.update()
             return
@@ -95,7 +96,7 @@ class Progress:
         return _clock(played / (done - self._before) * max(0, self._total - done))
 
     def _line(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
+        print(printable(text), file=self._stream, flush=True)
 
 
 def _clock(seconds: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .printing import printable
 from .results.report_content import headline, interval_note, task_label, title
 from .results.wording import best_interval, number, percent
 
@@ -19,7 +20,7 @@ def success_table(summary: Mapping[str, Any]) -> str:
         rows.append(
             (
                 task_id,
-                label,
+                printable(label),
                 f"{counted['successes']}/{counted['trials']}",
                 percent(counted["success_rate"]),
                 best_interval(counted),
@@ -36,5 +37,5 @@ def success_table(summary: Mapping[str, Any]) -> str:
         for row in rows
     ]
     lines.insert(-1, "-" * len(lines[0]))
-    lines += [interval_note(summary), *(f"Note: {mark['text']}" for mark in summary["marks"])]
-    return "\n".join([f"{title(summary)}: {headline(summary)}", "", *lines])
+    lines += [interval_note(summary), *(f"Note: {printable(mark['text'])}" for mark in summary["marks"])]
+    return "\n".join([f"{printable(title(summary))}: {headline(summary)}", "", *lines])

@@ -1,12 +1,18 @@
 """Synthetic runs for the tests of results: configurations, episodes, provenance."""
 
 import json
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vla_harness.protocols import PROTOCOLS
+from vla_harness.results import read_run
+from vla_harness.results.database import connect
+from vla_harness.results.episode_rows import store_episode
 from vla_harness.types import EpisodeKey, EpisodeResult
 
 PROVENANCE: dict[str, Any] = {
@@ -19,6 +25,15 @@ PROVENANCE: dict[str, Any] = {
     "gl_backend": "egl",
     "policy_spec": {"name": "scripted", "cameras": [], "image_size": None, "reads_scene": False},
 }
+
+
+def change_episodes(path: Path, change: Callable[[EpisodeResult], EpisodeResult]) -> None:
+    """Store every episode of the run in ``path`` anew, as ``change`` makes it."""
+    results = read_run(path).results
+    with closing(connect(path)) as database, database:
+        database.execute("DELETE FROM episodes")
+        for result in results:
+            store_episode(database, change(result), sitting=1)
 
 
 def configuration(**changes: Any) -> dict[str, Any]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from ..results.csv_text import csv_text
 from ..results.measured import PEAK_MEMORY
 from .comparison import Comparison, SuiteKey, caveats
 from .published import Verdict, verdict
@@ -25,12 +24,7 @@ mid-P of McNemar's test, for pairs."""
 
 def to_csv(comparison: Comparison) -> str:
     """Return the file's text."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
-    writer.writeheader()
-    for line in _lines(comparison):
-        writer.writerow({name: "" if value is None else value for name, value in line.items()})
-    return text.getvalue()
+    return csv_text(COLUMNS, _lines(comparison))
 
 
 def _lines(comparison: Comparison) -> Iterator[dict[str, Any]]:

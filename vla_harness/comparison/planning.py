@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import isinf
 
 from ..errors import UserError
+from ..printing import printable
 from ..results.marks import trials_added
 from ..results.wording import percent, plural
 from ..statistics import SequentialTest, trials_for_half_width
@@ -34,6 +35,7 @@ def plan_text(half_width: float, runs: Sequence[ComparedRun] = ()) -> str:
         trials = trials_for_half_width(half_width, rate)
         per_task = f"{-(-trials // tasks):>5,} for each of {plural(tasks, 'task')}"
         lines.append(f"  at {percent(rate):>7}: {trials:>6,} episodes, {per_task}  {label}".rstrip())
+    lines = [printable(line) for line in lines]
     lines += [
         "",
         f"Near 0 % and 100 % the interval lies unevenly: it reaches further than {points} points towards 50 %, and less"
@@ -107,6 +109,7 @@ def sequential_text(runs: Sequence[ComparedRun], force: bool = False, alpha: flo
         )
     lines += [f"  Not measured alike: {one.run.name} has {one.text}." for one in found]
     lines += [f"  {repeat.text}" for repeat in repeats(runs)]
+    lines = [printable(line) for line in lines]
     lines += [
         "",
         "Look as often as you like, but do not make the runs longer than they were planned, and do not read McNemar's p"

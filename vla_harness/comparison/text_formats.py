@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from ..printing import printable
 from ..results.report_markdown import escape_markdown
 from .document import Cell, Document, Table
 
 
 def plain_text(page: Document) -> str:
     """Return the tables in columns; the best cells carry a star."""
-    return "\n\n".join([page.title, *(f"Note: {note}" for note in page.notes), *map(_plain_table, page.tables)])
+    parts = [page.title, *(f"Note: {note}" for note in page.notes), *map(_plain_table, page.tables)]
+    return "\n\n".join("\n".join(map(printable, part.split("\n"))) for part in parts)
 
 
 def markdown(page: Document) -> str:

@@ -29,7 +29,8 @@ def marks(run: RecordedRun, summary: Mapping[str, Any]) -> list[dict[str, str]]:
     """Return the marks that every table of this run carries, each with its kind and one sentence.
 
     kinds: "errors" and "incomplete" make the headline provisional; "stand_ins" and "reads_scene" take it out of
-    comparisons; "protocol", "mixed" and "extended" state departures.
+    comparisons; "protocol", "mixed" and "extended" state departures;
+    "unchecked" and "damaged" speak of the files.
     """
     found = []
     if errors := summary["errors"]:
@@ -40,6 +41,16 @@ def marks(run: RecordedRun, summary: Mapping[str, Any]) -> list[dict[str, str]]:
         )  # fmt: skip
     if missing := summary["planned"] - len(run.results):
         found.append(("incomplete", f"{plural(missing, 'episode')} of {summary['planned']:,} not played yet."))
+    if run.unchecked:
+        found.append(
+            ("unchecked", f"{plural(run.unchecked, 'episode')} of an earlier version, stored without checksums: damage"
+             " to them may go unnoticed.")
+        )  # fmt: skip
+    if broken := sum(not sitting.intact for sitting in run.sittings):
+        found.append(
+            ("damaged", f"The record of {plural(broken, 'sitting')} is not what was stored: how the run was made may be"
+             " another way than it says.")
+        )  # fmt: skip
     if steps := trials_added(run):
         numbers = ", then ".join(f"from {before} to {after}" for before, after in steps)
         found.append(

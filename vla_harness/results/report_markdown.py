@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ..printing import printable
 from ..types import EpisodeResult
 from .provenance_text import provenance_rows, run_rows
 from .report_content import (
@@ -68,4 +69,4 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[in
 
 def escape_markdown(text: str) -> str:
     """Return ``text`` on one line with its special characters kept from being read as Markdown or HTML."""
-    return re.sub(r"([\\`*|<>&]|\](?=[(\[]))", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*|<>&]|\](?=[(\[]))", r"\\\1", printable(" ".join(text.split())))

@@ -15,7 +15,7 @@ import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -24,10 +24,21 @@ from typing import Any, Self
 from ..errors import UserError
 from ..types import EpisodeKey, EpisodeResult
 from .configuration import CONFIG, REQUIRED, config_differences, extends, read_config, to_json
-from .database import DATABASE, Sitting, connect, explain_database_errors, read_results, read_sittings
-from .episode_rows import UPSERT, to_row
+from .database import (
+    DATABASE,
+    Sitting,
+    add_checksums,
+    connect,
+    explain_database_errors,
+    read_results,
+    read_sittings,
+    store_sitting,
+    unchecked_episodes,
+)
+from .episode_rows import store_episode
 from .files import UNFINISHED, explain_write_errors, remove_unfinished, write_text
 from .lock import WriterLock
+from .repair import repair
 
 MUST_AGREE = (
     ("assets", "digest"),
@@ -45,12 +56,16 @@ EXTENDED_FROM = "extended_from"
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """What a run folder holds, read at one moment. results are in the order of (task, initial state, seed)."""
+    """What a run folder holds, read at one moment. results are in the order of (task, initial state, seed).
+
+    unchecked: episodes that an earlier version stored without a checksum.
+    """
 
     path: Path
     config: Mapping[str, Any]
     results: tuple[EpisodeResult, ...]
     sittings: tuple[Sitting, ...]
+    unchecked: int = 0
 
 
 class RunFolder:
@@ -71,14 +86,15 @@ class RunFolder:
         self.extended_from = extended_from
         """Trials that the run had before this sitting planned more; None if it did not."""
         remove_unfinished(path)
+        self.damaged = repair(path)
+        """Episodes that were not what had been stored, and so are to be played again."""
         stated = given if extended_from is None else {**given, EXTENDED_FROM: extended_from}
+        self._sitting = Sitting(datetime.now(UTC).isoformat(timespec="seconds"), 0.0, stated, {})
         self._database = connect(path)
         try:
             with self._transaction() as database:
-                self._sitting = database.execute(
-                    "INSERT INTO sittings (started_at, wall_s, config, provenance) VALUES (?, 0, ?, '{}')",
-                    (datetime.now(UTC).isoformat(timespec="seconds"), to_json(stated)),
-                ).lastrowid
+                add_checksums(database)
+                self._number = store_sitting(database, self._sitting)
         except BaseException:
             self._database.close()
             raise
@@ -156,8 +172,9 @@ class RunFolder:
                         "go back to that, or choose another --out."
                     )
             break
+        self._sitting = replace(self._sitting, provenance=provenance)
         with self._transaction() as database:
-            database.execute("UPDATE sittings SET provenance = ? WHERE id = ?", (to_json(provenance), self._sitting))
+            self._store_wall_time(database)
 
     def add(self, result: EpisodeResult) -> bool:
         """Commit one ended episode durably; return whether it was stored.
@@ -167,7 +184,7 @@ class RunFolder:
         Raises UserError when the disk is full or the folder cannot be written any more.
         """
         with self._transaction() as database:
-            stored = database.execute(UPSERT, to_row(result) | {"sitting": self._sitting}).rowcount > 0
+            stored = store_episode(database, result, self._number)
             self._store_wall_time(database)
         return stored
 
@@ -182,7 +199,7 @@ class RunFolder:
     def results(self) -> list[EpisodeResult]:
         """Return all episodes, in the order of (suite, task, initial state, seed)."""
         with explain_database_errors(self.path):
-            return read_results(self._database)
+            return read_results(self._database, self.path)
 
     def recorded(self) -> RecordedRun:
         """Return everything the folder holds now, with this sitting's time up to now."""
@@ -211,8 +228,7 @@ class RunFolder:
         self.close()
 
     def _store_wall_time(self, database: sqlite3.Connection) -> None:
-        elapsed = time.monotonic() - self._started
-        database.execute("UPDATE sittings SET wall_s = ? WHERE id = ?", (elapsed, self._sitting))
+        store_sitting(database, replace(self._sitting, wall_s=time.monotonic() - self._started), self._number)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -229,7 +245,8 @@ def read_run(path: str | Path) -> RecordedRun:
 
 
 def _recorded(path: Path, config: Mapping[str, Any], database: sqlite3.Connection) -> RecordedRun:
-    return RecordedRun(path, config, tuple(read_results(database)), tuple(read_sittings(database)))
+    results, sittings = tuple(read_results(database, path)), tuple(read_sittings(database))
+    return RecordedRun(path, config, results, sittings, unchecked_episodes(database))
 
 
 def provenance_part(mapping: Mapping[str, Any], keys: Sequence[str]) -> Any:

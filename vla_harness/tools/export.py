@@ -9,8 +9,6 @@ if __name__ == "__main__":  # the command is imported by its name, with what it 
 
     sys.exit(launch("vla_harness.__main__", ["export", *sys.argv[1:]]))
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +22,7 @@ from tformer.launch import missing_package
 from ..command import DONE, parse_options
 from ..errors import UserError
 from ..results import RecordedRun, read_run
+from ..results.csv_text import csv_text
 from ..results.files import explain_write_errors, write_text
 from ..results.wording import plural
 from ..types import EpisodeResult
@@ -110,11 +109,7 @@ def episode_row(run: RecordedRun, result: EpisodeResult) -> dict[str, Any]:
 def write_csv(run: RecordedRun, path: Path) -> None:
     """Write the rows, at least one, as CSV. Raises UserError if the file cannot be written."""
     rows = [episode_row(run, result) for result in run.results]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+    write_text(path, csv_text(list(rows[0]), rows))
 
 
 def write_parquet(run: RecordedRun, path: Path) -> None:

@@ -9,7 +9,6 @@ if __name__ == "__main__":  # the command is imported by its name, with what it 
 
     sys.exit(launch("vla_harness.__main__", ["merge", *sys.argv[1:]]))
 
-import json
 import shutil
 from collections.abc import Sequence
 from contextlib import closing
@@ -23,8 +22,8 @@ from ..command import DONE, FAILED, parse_options
 from ..errors import UserError
 from ..results import RecordedRun, RunFolder, read_run, write_reports
 from ..results.configuration import config_differences
-from ..results.database import connect, explain_database_errors
-from ..results.episode_rows import UPSERT, to_row
+from ..results.database import connect, explain_database_errors, store_sitting
+from ..results.episode_rows import store_episode
 from ..results.files import explain_write_errors
 from ..results.marks import shared_provenance
 from ..results.run_folder import MUST_AGREE, provenance_part
@@ -99,13 +98,9 @@ def merge_runs(runs: Sequence[RecordedRun], out: Path) -> dict[str, Any]:
         numbers = {}
         for number, run in enumerate(runs):
             for sitting in run.sittings:
-                values = sitting.started_at, sitting.wall_s, json.dumps(sitting.config), json.dumps(sitting.provenance)
-                row = database.execute(
-                    "INSERT INTO sittings (started_at, wall_s, config, provenance) VALUES (?, ?, ?, ?)", values
-                )
-                numbers[number] = row.lastrowid
+                numbers[number] = store_sitting(database, sitting)
         for number, result in results:
-            database.execute(UPSERT, to_row(result) | {"sitting": numbers[number]})
+            store_episode(database, result, numbers[number])
     return write_reports(out)
 
 

@@ -18,6 +18,7 @@ from tyro.conf import Positional, arg
 
 from ..command import DONE, parse_options
 from ..errors import UserError
+from ..printing import printable
 from ..results import read_run
 from ..rollout.episode import filmed_camera
 from ..video import VideoWriter
@@ -75,7 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with VideoWriter(options.video, *size, fps=round(simulator.interface.control_hz)) as video:
                 for _ in player.moments(result):
                     video.add(simulator.render_camera(camera, *size))
-    print(f"{result.key}: {result.outcome} in {result.steps} steps, to the same state ({result.state_sha256[:12]}).")
+    ending = f"{result.outcome} in {result.steps} steps, to the same state ({result.state_sha256[:12]})."
+    print(printable(f"{result.key}: {ending}"))
     if options.video is not None:
         print(f"Written: {options.video}")
     return DONE

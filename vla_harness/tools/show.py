@@ -21,6 +21,7 @@ from tformer.values import NonNegativeInt, PositiveDuration
 
 from ..command import DONE, parse_options
 from ..errors import UserError
+from ..printing import printable
 from ..results import RecordedRun, read_run, summarize
 from ..results.files import explain_write_errors
 from ..results.wording import plural
@@ -77,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join(f"  {_label(result)}" for result in failures))
     if errors:
         print(f"\n{plural(len(errors), 'error')}:")
-        print("\n".join(f"  {result.key}: {result.error}" for result in errors))
+        print("\n".join(printable(f"  {result.key}: {result.error}") for result in errors))
     if failures and options.strips:
         path = options.out or run.path / STRIP
         draw_strips(run, failures[: options.strips], options.seconds, path, options.assets)
@@ -114,4 +115,5 @@ def draw_strips(
 
 
 def _label(result: EpisodeResult) -> str:
-    return f"{result.key}: {result.instruction or result.task_name}, {result.outcome} after {result.steps} steps"
+    what = f"{result.instruction or result.task_name}, {result.outcome} after {result.steps} steps"
+    return printable(f"{result.key}: {what}")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import sqlite3
-from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -15,6 +14,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from tests.vla_harness.comparison.made_runs import make_run
+from tests.vla_harness.runs import change_episodes
 from tests.vla_harness.tools.toy_run import play_run
 from vla_harness.__main__ import main
 from vla_harness.data import open_dataset
@@ -56,8 +56,7 @@ def test_replay_ends_in_the_same_state_and_films_at_any_size(
 
 def test_replay_fails_when_the_state_is_another(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = play_run(tmp_path / "other")
-    with closing(sqlite3.connect(other / "episodes.sqlite")) as database, database:
-        database.execute("UPDATE episodes SET state_sha256 = '00ff'")
+    change_episodes(other, lambda result: replace(result, state_sha256="00ff"))
     video = tmp_path / "film.mp4"
     assert main(["replay", str(other), "--episode", "0/0", "--video", str(video)]) == 1
     assert "toy/0/0/7: The same actions did not lead to the same state" in capsys.readouterr().err
@@ -137,8 +136,7 @@ def test_merged_parts_are_the_whole_run(run: Path, tmp_path: Path, capsys: pytes
 def test_merging_brings_the_videos_along(tmp_path: Path) -> None:
     parts = [make_run(tmp_path / f"part{task}", ["-"] * task + ["11"], tasks=[task]) for task in (0, 1)]
     for part in parts:
-        with closing(sqlite3.connect(part / "episodes.sqlite")) as database, database:
-            database.execute("UPDATE episodes SET video = 'videos/' || task_id || initial_state || '.mp4'")
+        change_episodes(part, lambda one: replace(one, video=f"videos/{one.key.task_id}{one.key.initial_state}.mp4"))
         (part / "videos").mkdir()
         (part / "videos" / f"{part.name[-1]}0.mp4").write_text(part.name)  # the other one was deleted
     assert main(["merge", *map(str, parts), "--out", str(tmp_path / "merged")]) == 0
