@@ -14,6 +14,7 @@ import http.client
 import json
 import logging
 import random
+import socket
 import ssl
 import threading
 import time
@@ -43,6 +44,10 @@ _said_lock = threading.Lock()
 
 class ServerError(Exception):
     """The server refused, failed or could not be reached; the message is one sentence that names its address."""
+
+
+class AddressError(ServerError):
+    """The address is not that of such a server; the sentence says what to give instead."""
 
 
 class TryAgain(Exception):
@@ -93,6 +98,38 @@ def is_tls_failure(error: Exception) -> bool:
     return isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError)
 
 
+def tls_error(error: Exception, url: str, way: str = "") -> AddressError:
+    """Return what to say of an error that ``is_tls_failure``; way: words for a proxy on the way."""
+    said = f"{url} cannot be spoken to over TLS{way}"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        reason = error.verify_message.rstrip(".")
+        if "mismatch" in reason:
+            return AddressError(f"{said}, as its certificate is another's ({reason}): give an address that it names.")
+        return AddressError(
+            f"{said}, as nobody here vouches for its certificate ({reason}): name the PEM file of its issuer, or its"
+            " own, in $SSL_CERT_FILE."
+        )
+    reason = str(getattr(error, "reason", "") or error).replace("_", " ").lower()
+    if reason in ("wrong version number", "record layer failure", "unknown protocol", "http request"):
+        plain = url.replace("https://", "http://", 1).replace("wss://", "ws://", 1)
+        return AddressError(f"{said}, as it speaks none: give {plain}, or have it serve TLS.")
+    return AddressError(f"{said} ({reason}): have it serve a certificate that this machine can check.")
+
+
+def speaks_tls(host: str, port: int, timeout_s: float = 2.0) -> bool:
+    """Return whether a server that gave no readable answer to plain words shakes hands over TLS."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nothing is sent or believed
+    try:
+        with (
+            socket.create_connection((host, port), timeout_s) as plain,
+            context.wrap_socket(plain, server_hostname=host),
+        ):
+            return True
+    except OSError:
+        return False
+
+
 class ActionClient:
     """One connection to ``POST /act``, kept open. Threads take turns."""
 
@@ -115,6 +152,7 @@ class ActionClient:
             if secure
             else http.client.HTTPConnection(parts.hostname, port, timeout=timeout_s)
         )
+        self._address, self._is_plain = (parts.hostname, port), not secure
         self._lock = threading.Lock()
         self._session = uuid.uuid4().hex
 
@@ -175,7 +213,9 @@ class ActionClient:
             except (OSError, http.client.HTTPException) as error:
                 self._connection.close()
                 if is_tls_failure(error):
-                    raise ServerError(f"{self.url} cannot be spoken to over TLS: {error}.") from None
+                    raise tls_error(error, self.url) from None
+                if isinstance(error, http.client.BadStatusLine) and self._is_plain and speaks_tls(*self._address):
+                    raise AddressError(f"{self.url} speaks TLS: give https://{self.url.partition('://')[2]}.") from None
                 raise TryAgain(f"{type(error).__name__}: {error}") from None
         if len(data) > MAX_REPLY:
             self._connection.close()

@@ -15,7 +15,7 @@ from tformer.values import PositiveDuration
 from vla_harness.errors import UserError
 from vla_harness.types import Observation, Policy
 
-from ..client import ServerError, keep_trying
+from ..client import AddressError, ServerError, keep_trying
 
 TOKEN_VARIABLE = "VLA_SERVER_TOKEN"
 
@@ -50,6 +50,8 @@ class RemotePolicy(Policy):
         shown = token or os.environ.get(TOKEN_VARIABLE) or None
         try:
             self._remote = _open(scheme, url, shown, timeout_s, patience_s, data_config)
+        except AddressError as error:
+            raise UserError(str(error)) from None
         except ServerError as error:
             raise UserError(f"{str(error).rstrip('.')}: check --server, its token and that it runs.") from None
         self.spec = self._remote.spec

@@ -9,12 +9,29 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
+from urllib.parse import urlsplit
 
-from websockets.exceptions import InvalidProxy, InvalidStatus, InvalidURI, ProxyError, WebSocketException
+from websockets.exceptions import (
+    InvalidMessage,
+    InvalidProxy,
+    InvalidStatus,
+    InvalidURI,
+    ProxyError,
+    WebSocketException,
+)
 from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as open_websocket
 
-from ..client import MAX_REPLY, ServerError, TryAgain, is_tls_failure, keep_trying
+from ..client import (
+    MAX_REPLY,
+    AddressError,
+    ServerError,
+    TryAgain,
+    is_tls_failure,
+    keep_trying,
+    speaks_tls,
+    tls_error,
+)
 from ..wire.arrays import WireError
 from ..wire.codecs import OPENPI, VLA_EVAL, Codec
 from .network import describe_proxy, proxy_for
@@ -51,7 +68,11 @@ def _connected(url: str, headers: Mapping[str, str] | None, timeout_s: float) ->
         raise ServerError(f"{url} cannot be reached{way}: {error}.") from None
     except (OSError, TimeoutError, WebSocketException) as error:
         if is_tls_failure(error):
-            raise ServerError(f"{url} cannot be spoken to over TLS{way}: {error}.") from None
+            raise tls_error(error, url, way) from None
+        parts = urlsplit(url)
+        plain = parts.scheme == "ws" and not proxy and isinstance(error, InvalidMessage)
+        if plain and speaks_tls(parts.hostname or "", parts.port or 80):
+            raise AddressError(f"{url} speaks TLS: give wss://{url.partition('://')[2]}.") from None
         if proxy and not connected and isinstance(error, OSError):  # a proxy is there, or is not: it does not start
             raise ServerError(f"{url} cannot be reached{way}: {type(error).__name__}: {error}.") from None
         raise TryAgain(f"{type(error).__name__}: {error}{way}") from None

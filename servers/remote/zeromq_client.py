@@ -12,9 +12,14 @@ from urllib.parse import urlsplit
 
 import zmq
 
-from ..client import MAX_REPLY, ServerError, TryAgain, keep_trying
+from ..client import MAX_REPLY, AddressError, ServerError, TryAgain, keep_trying, speaks_tls
 from ..wire.arrays import WireError
 from ..wire.codecs import GROOT
+
+SIGNATURE = b"\xff"
+"""First byte that a ZeroMQ server sends, as soon as a client has connected."""
+GREETING_S = 2.0
+"""Seconds that it may take for that."""
 
 
 class Gr00tClient:
@@ -66,10 +71,14 @@ class Gr00tClient:
             address = parts.hostname, parts.port
         except ValueError:
             address = None, None
-        if not all(address):
+        if address[0] is None or address[1] is None:
             raise ServerError(f"{self.url} is no address: give tcp://HOST:PORT.")
         try:
-            socket.create_connection(address, self._timeout_s).close()
+            with socket.create_connection(address, self._timeout_s) as probe:
+                # A name may have addresses of both families, of which ZeroMQ would try one.
+                reached = probe.getpeername()[0]
+                probe.settimeout(min(self._timeout_s, GREETING_S))
+                self._check_greeting(probe, *address)
         except OSError as error:
             raise TryAgain(f"{type(error).__name__}: {error}") from None
         opened = self._context.socket(zmq.REQ)
@@ -78,8 +87,34 @@ class Gr00tClient:
         opened.setsockopt(zmq.MAXMSGSIZE, MAX_REPLY)
         opened.setsockopt(zmq.IPV6, 1)
         try:
-            opened.connect(self.url)
+            opened.connect(f"tcp://[{reached}]:{address[1]}" if ":" in reached else f"tcp://{reached}:{address[1]}")
         except zmq.ZMQError as error:
             opened.close(linger=0)
             raise ServerError(f"{self.url} is no address: {error}; give tcp://HOST:PORT.") from None
         self._socket = opened
+
+    def _check_greeting(self, probe: socket.socket, host: str, port: int) -> None:
+        """Raise AddressError where what listens is no ZeroMQ server: those speak first."""
+        try:
+            said = probe.recv(10)
+        except TimeoutError:
+            said = b""
+        if said[:1] == SIGNATURE or (not said and self._is_mute(probe)):
+            return
+        if said:
+            raise AddressError(f"{self.url} speaks no ZeroMQ: give the address of a GR00T server.")
+        web = "https" if speaks_tls(host, port) else "http"
+        raise AddressError(
+            f"{self.url} speaks {web} and no ZeroMQ: give {web}:// for this project's server, or a GR00T server's port."
+        )
+
+    def _is_mute(self, probe: socket.socket) -> bool:
+        """Return whether the server leaves a web browser's words unanswered, too."""
+        try:
+            probe.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            probe.recv(1)
+        except TimeoutError:
+            return True
+        except OSError:
+            return False  # it hung up on plain words, as servers of TLS do
+        return False
