@@ -68,17 +68,17 @@ class Gr00tClient:
         """Open the socket. Raises TryAgain when nobody listens, of which ZeroMQ itself says nothing."""
         parts = urlsplit(self.url)
         try:
-            address = parts.hostname, parts.port
+            host, port = parts.hostname, parts.port
         except ValueError:
-            address = None, None
-        if address[0] is None or address[1] is None:
+            host, port = None, None
+        if not host or not port:
             raise ServerError(f"{self.url} is no address: give tcp://HOST:PORT.")
         try:
-            with socket.create_connection(address, self._timeout_s) as probe:
+            with socket.create_connection((host, port), self._timeout_s) as probe:
                 # A name may have addresses of both families, of which ZeroMQ would try one.
                 reached = probe.getpeername()[0]
                 probe.settimeout(min(self._timeout_s, GREETING_S))
-                self._check_greeting(probe, *address)
+                self._check_greeting(probe, host, port)
         except OSError as error:
             raise TryAgain(f"{type(error).__name__}: {error}") from None
         opened = self._context.socket(zmq.REQ)
@@ -87,7 +87,7 @@ class Gr00tClient:
         opened.setsockopt(zmq.MAXMSGSIZE, MAX_REPLY)
         opened.setsockopt(zmq.IPV6, 1)
         try:
-            opened.connect(f"tcp://[{reached}]:{address[1]}" if ":" in reached else f"tcp://{reached}:{address[1]}")
+            opened.connect(f"tcp://[{reached}]:{port}" if ":" in reached else f"tcp://{reached}:{port}")
         except zmq.ZMQError as error:
             opened.close(linger=0)
             raise ServerError(f"{self.url} is no address: {error}; give tcp://HOST:PORT.") from None
