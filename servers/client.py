@@ -98,6 +98,18 @@ def is_tls_failure(error: Exception) -> bool:
     return isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError)
 
 
+def check_address(url: str, schemes: Sequence[str]) -> tuple[str, int | None]:
+    """Return host and port (None where it is left out) of ``url``; raises AddressError for what is no address."""
+    with suppress(ValueError):  # brackets, a port out of range, a host that no name can be
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+        host.encode("idna")
+        if parts.scheme in schemes and host and url.isprintable() and not any(map(str.isspace, url)):
+            return host, port
+    known = ", ".join(f"{scheme}://" for scheme in schemes)
+    raise AddressError(f"{url!r} is no address of a server: give HOST:PORT behind one of {known}.")
+
+
 def tls_error(error: Exception, url: str, way: str = "") -> AddressError:
     """Return what to say of an error that ``is_tls_failure``; way: words for a proxy on the way."""
     said = f"{url} cannot be spoken to over TLS{way}"
@@ -138,21 +150,20 @@ class ActionClient:
 
         url: http://host:port or https://…. timeout_s: for one answer. patience_s: for all attempts at one together.
         """
+        hostname, given_port = check_address(url, ("http", "https"))
         parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ServerError(f"{url} is no address of an action server: give http://HOST:PORT.")
         self.url = url.rstrip("/")
         self._patience_s = patience_s
         self._base = parts.path.rstrip("/")
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         secure = parts.scheme == "https"
-        port = parts.port or (443 if secure else 80)
+        port = given_port or (443 if secure else 80)
         self._connection: http.client.HTTPConnection = (
-            http.client.HTTPSConnection(parts.hostname, port, timeout=timeout_s, context=ssl.create_default_context())
+            http.client.HTTPSConnection(hostname, port, timeout=timeout_s, context=ssl.create_default_context())
             if secure
-            else http.client.HTTPConnection(parts.hostname, port, timeout=timeout_s)
+            else http.client.HTTPConnection(hostname, port, timeout=timeout_s)
         )
-        self._address, self._is_plain = (parts.hostname, port), not secure
+        self._address, self._is_plain = (hostname, port), not secure
         self._lock = threading.Lock()
         self._session = uuid.uuid4().hex
 

@@ -15,9 +15,10 @@ from tformer.values import PositiveDuration
 from vla_harness.errors import UserError
 from vla_harness.types import Observation, Policy
 
-from ..client import AddressError, ServerError, keep_trying
+from ..client import AddressError, ServerError, check_address, keep_trying
 
 TOKEN_VARIABLE = "VLA_SERVER_TOKEN"
+SCHEMES = ("http", "https", "ws", "wss", "tcp")
 
 
 class RemotePolicy(Policy):
@@ -46,9 +47,10 @@ class RemotePolicy(Policy):
 
         Raises UserError when there is no such server, and ConventionError when it does not say what its actions mean.
         """
-        scheme = url.partition("://")[0]
+        scheme = url.partition("://")[0].lower()
         shown = token or os.environ.get(TOKEN_VARIABLE) or None
         try:
+            check_address(url, SCHEMES)
             self._remote = _open(scheme, url, shown, timeout_s, patience_s, data_config)
         except AddressError as error:
             raise UserError(str(error)) from None
@@ -87,8 +89,6 @@ def _open(
 
         remote = OpenpiRemote if keep_trying(lambda: speaks_first(url, token), patience_s, url) else VlaEvalRemote
         return remote(url, token, timeout_s, patience_s)
-    if scheme == "tcp":
-        from .groot import Gr00tRemote
+    from .groot import Gr00tRemote
 
-        return Gr00tRemote(url, token, timeout_s, patience_s, data_config)
-    raise UserError(f"{url} is no address of a server: give http://, https://, ws://, wss:// or tcp://HOST:PORT.")
+    return Gr00tRemote(url, token, timeout_s, patience_s, data_config)

@@ -100,3 +100,22 @@ def test_a_name_with_addresses_of_both_families_reaches_the_one_that_answers(
     with groot_server(arms, host) as address:
         monkeypatch.setattr(socket, "getaddrinfo", both)
         assert RemotePolicy(f"tcp://twofold:{address.rpartition(':')[2]}", patience_s=5.0).spec.horizon == 16
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("http://there:99999", "ws://there:99999", "wss://there:abc", "http://[", "ws://[", "tcp://[::1", "http://"),
+        *(
+            "http://a b",
+            "ws://there\n",
+            "http://a\0b:80",
+            "tcp://\ud800:80",
+            f"ws://{'a' * 300}:80",
+            "ftp://there",
+            "there",
+        ),
+    ],
+)
+def test_what_is_no_address_is_a_sentence(address: str) -> None:
+    assert sentence(address).startswith(f"{address!r} is no address of a server: give HOST:PORT behind one of http://,")
