@@ -21,10 +21,11 @@ import pyarrow.parquet as pq
 
 from ..errors import UserError
 from .conventions import check_gripper
-from .dataset import LEROBOT_TOLERANCE_S, Dataset, Episode, LeRobotStorage
+from .dataset import LEROBOT_TOLERANCE_S, Dataset, Episode
 from .episode_statistics import nested_statistics, statistic_shapes
 from .features import BOOKKEEPING
 from .files import read_json, read_json_lines, read_table, take
+from .lerobot_storage import LeRobotStorage
 from .validation import column_faults
 
 INFO_FIELDS = (

@@ -18,9 +18,10 @@ import numpy as np
 from ..conventions import orient
 from ..errors import UserError
 from ..types import DELTA_EEF_POSE, ActionConvention, ImageOrientation
-from .dataset import Dataset, Storage
+from .dataset import Dataset
 from .features import Feature
 from .modality import Modality, Part, part_values
+from .storage import Storage
 
 STATE = {"eef_pos": 3, "eef_axis_angle": 3, "gripper_qpos": 2}
 """Parts of observation.state, with their lengths."""

@@ -9,15 +9,16 @@ if __name__ == "__main__":  # the command is imported by its name, with what it 
 
     sys.exit(launch("vla_harness.data.__main__", ["convert", *sys.argv[1:]]))
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Literal
 
 from ..errors import UserError
 from ..results.files import check_new_folder, new_folder
-from .dataset import Dataset, LeRobotStorage
+from .dataset import Dataset
 from .features import BOOKKEEPING, Feature
+from .lerobot_storage import LeRobotStorage
 from .lerobot_v3 import write_v3
 from .opening import open_dataset
 from .writer import DatasetWriter
@@ -41,7 +42,7 @@ def convert_dataset(
         raise UserError(f"{dataset.path} is a {version} dataset already: choose another version.")
     with new_folder(out) as folder:
         if version == "hdf5":
-            from .libero_hdf5 import write_demonstrations  # h5py is needed for these files alone
+            from .libero_hdf5_writer import write_demonstrations  # h5py is needed for these files alone
 
             write_demonstrations(dataset, folder, progress)
         elif version == "v2.1":
@@ -49,10 +50,10 @@ def convert_dataset(
         elif dataset.version.startswith("v2.") and not dataset.translation:
             write_v3(dataset, folder)
         else:
-            with TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as name:
-                middle = Path(name) / out.name
-                _write_v2(dataset, middle, progress)
-                write_v3(open_dataset(middle), folder)
+            middle = folder / "v2.1"
+            _write_v2(dataset, middle, progress)
+            write_v3(open_dataset(middle), folder)
+            shutil.rmtree(middle)
     return open_dataset(out)
 
 
@@ -60,7 +61,7 @@ def left_out(dataset: Dataset, version: Version) -> tuple[str, ...]:
     """Return a line for each reason why a conversion leaves features of ``dataset`` out."""
     lines = [f"left out: {feature}" for feature in dataset.left_out]
     if version == "hdf5":
-        from .libero_hdf5 import left_out as without_place  # h5py is needed for these files alone
+        from .libero_hdf5_writer import left_out as without_place  # h5py is needed for these files alone
 
         if names := without_place(dataset):
             lines.append(f"left out, as LIBERO's files have no place for it: {', '.join(names)}")

@@ -158,6 +158,8 @@ def column_values(
         array = array.dictionary_decode()
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], column.type)
+    if feature.dtype == "string" and not (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)):
+        raise UserError(f"{where} holds {array.type}, and meta/info.json says string: mend the one or other.")
     if feature.dtype in ("string", "language"):
         return np.array(array.to_pylist(), object)
     shape = tuple(reversed(feature.shape))

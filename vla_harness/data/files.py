@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,14 @@ def parse_json_lines(lines: Sequence[str], path: Path) -> list[dict[str, Any]]:
                 raise UserError(f"Line {number} of {path} holds no JSON object: mend that line.")
             rows.append(row)
     return rows
+
+
+def read_whole_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of ``path``; without the last line where a kill cut it short."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    with suppress(UserError):
+        return parse_json_lines(lines, path)
+    return parse_json_lines(lines[:-1], path)
 
 
 def _text(path: Path) -> str:

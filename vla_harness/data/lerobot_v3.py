@@ -12,11 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import UserError
-from .dataset import Dataset, Episode, LeRobotStorage
+from .dataset import Dataset, Episode
 from .episode_statistics import image_statistics, merged_image_statistics, numeric_statistics
 from .features import BOOKKEEPING, Feature, arrow_column, feature_entry, huggingface_metadata
 from .joining import VideoJoiner
 from .lerobot import CHUNK, V3_DATA, V3_EPISODES, V3_VIDEO
+from .lerobot_storage import LeRobotStorage
 from .modality import modality_json
 
 DATA_BYTES = 100 << 20

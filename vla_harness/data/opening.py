@@ -12,9 +12,10 @@ from ..hub import fetch_snapshot
 from ..paths import is_name
 from ..types import ImageOrientation
 from .conventions import ConventionName, present_names, translate, with_state_parts
-from .dataset import Dataset, LeRobotStorage
+from .dataset import Dataset
 from .files import read_json
 from .lerobot import EpisodeFiles, read_layout
+from .lerobot_storage import LeRobotStorage
 from .modality import read_modality
 from .statistics import read_statistics
 

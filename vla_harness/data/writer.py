@@ -6,11 +6,10 @@ there without such a line is dropped when the folder is opened again.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -19,14 +18,14 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
 from ..errors import UserError
 from ..results.files import UNFINISHED, explain_write_errors, new_file, new_folder, remove_unfinished, write_text
 from ..video import VideoWriter
 from .conventions import present_names
-from .dataset import Episode, LeRobotStorage
-from .episode_statistics import ImageStatistics, image_statistics, numeric_statistics
+from .dataset import Episode
+from .episode_statistics import image_statistics, numeric_statistics
+from .episode_writer import EpisodeWriter
 from .features import (
     BOOKKEEPING,
     Feature,
@@ -36,9 +35,10 @@ from .features import (
     huggingface_metadata,
     parse_features,
 )
-from .files import parse_json_lines, read_json, take
+from .files import read_json, read_whole_lines, take
 from .joining import GAP_BETWEEN_KEYFRAMES, extract_video
 from .lerobot import CHUNK, V2_DATA, V2_VIDEO
+from .lerobot_storage import LeRobotStorage
 from .modality import Modality, default_modality, modality_json
 from .opening import open_dataset
 from .statistics import compute_statistics
@@ -244,73 +244,20 @@ class DatasetWriter:
     def _recover(self) -> None:
         """Take in what is complete, drop what was cut short, and put the metadata in order."""
         meta = self.path / "meta"
-        episodes = _whole_lines(meta / "episodes.jsonl")
+        episodes = read_whole_lines(meta / "episodes.jsonl")
         if [row.get("episode_index") for row in episodes] != list(range(len(episodes))):
             raise UserError(f"{meta / 'episodes.jsonl'} does not number its episodes 0, 1, 2, …: convert the dataset.")
         self.lengths = [take(row, "length", int, meta / "episodes.jsonl") for row in episodes]
-        tasks, where = _whole_lines(meta / "tasks.jsonl"), meta / "tasks.jsonl"
+        tasks, where = read_whole_lines(meta / "tasks.jsonl"), meta / "tasks.jsonl"
         self.tasks = {take(row, "task_index", int, where): take(row, "task", str, where) for row in tasks}
         _rewrite(meta / "tasks.jsonl", tasks)
-        _rewrite(meta / "episodes_stats.jsonl", _whole_lines(meta / "episodes_stats.jsonl")[: self.episodes])
+        _rewrite(meta / "episodes_stats.jsonl", read_whole_lines(meta / "episodes_stats.jsonl")[: self.episodes])
         _rewrite(meta / "episodes.jsonl", episodes)
         remove_unfinished(meta)
         for place in (self._place(V2_DATA), *(self._place(V2_VIDEO, name) for name in self._videos)):
             remove_unfinished((self.path / place).parent)
             (self.path / place).unlink(missing_ok=True)
         self._write_info()
-
-
-class EpisodeWriter:
-    """The episode under way."""
-
-    def __init__(self, features: Mapping[str, Feature], task: str, videos: Mapping[str, VideoWriter]) -> None:
-        self.features = {name: feature for name, feature in features.items() if name not in BOOKKEEPING}
-        self.words: list[str] = []
-        self._task, self._videos = task, videos
-        self._values: dict[str, list[Any]] = {n: [] for n, f in self.features.items() if f.dtype != "video"}
-        self._images = {name: ImageStatistics() for name, f in self.features.items() if f.is_visual}
-
-    @property
-    def length(self) -> int:
-        """Frames so far."""
-        return len(self.words)
-
-    def add(self, frame: Mapping[str, Any], task: str | None = None) -> None:
-        """Append one frame: a value for each feature; images (H, W, 3) uint8. task: where it is not the episode's.
-
-        Raises UserError for missing or unknown features, wrong shapes, and numbers that are not finite.
-        """
-        if frame.keys() != self.features.keys():
-            odd = sorted(frame.keys() ^ self.features.keys())
-            raise UserError(f"A frame has other features than the dataset ({', '.join(odd)}): give each of them once.")
-        values = {name: _checked(value, self.features[name], name) for name, value in frame.items()}
-        for name, value in values.items():
-            if self.features[name].is_visual:
-                self._images[name].add(value)
-            if name in self._videos:
-                self._videos[name].add(value)
-            else:
-                self._values[name].append(png_bytes(value) if self.features[name].dtype == "image" else value)
-        self.words.append(self._task if task is None else task)
-
-    def contents(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the columns but the bookkeeping ones, and lerobot's entries of the images' statistics."""
-        return dict(self._values), {name: found.result() for name, found in self._images.items()}
-
-
-def _checked(value: Any, feature: Feature, name: str) -> Any:
-    if feature.dtype == "string":
-        return str(value)
-    array = np.asarray(value, np.uint8 if feature.is_visual else feature.dtype)
-    if feature.shape == (1,) and array.shape == ():
-        array = array.reshape(1)
-    if array.shape != feature.shape or (feature.is_visual and np.asarray(value).dtype != np.uint8):
-        raise UserError(
-            f"{name} is {np.shape(value)} in a frame, and the dataset says {feature.shape} {feature.dtype}."
-        )
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise UserError(f"{name} holds {array[~np.isfinite(array)][0]} in a frame: give finite numbers.")
-    return array
 
 
 def _with_info(feature: Feature, fps: int) -> Feature:
@@ -328,13 +275,6 @@ def _with_info(feature: Feature, fps: int) -> Feature:
         "has_audio": False,
     }
     return Feature(feature.dtype, feature.shape, feature.names, info)
-
-
-def png_bytes(image: np.ndarray) -> bytes:
-    """Return the (H, W, 3) uint8 image as PNG, compressed for speed."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
 
 
 def _write_table(path: Path, table: pa.Table) -> None:
@@ -358,11 +298,3 @@ def _append(path: Path, row: Mapping[str, Any]) -> None:
 
 def _rewrite(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-
-
-def _whole_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of ``path``; without the last line where a kill cut it short."""
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
-    with suppress(UserError):
-        return parse_json_lines(lines, path)
-    return parse_json_lines(lines[:-1], path)

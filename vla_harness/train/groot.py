@@ -28,8 +28,9 @@ from tformer.values import Decay, Fraction, NonNegativeFloat, NonNegativeInt, Po
 from ..command import check_options
 from ..data import Dataset, ModalityReader
 from ..data.conventions import TranslatedStorage
-from ..data.dataset import LeRobotStorage, Storage
+from ..data.lerobot_storage import LeRobotStorage
 from ..data.opening import ReadingOptions, open_dataset
+from ..data.storage import Storage
 from ..data.validation import require_valid
 from ..policies.groot.assembly import GROOT_3B, GrootParts, open_groot
 from ..policies.groot.embodiments import data_config

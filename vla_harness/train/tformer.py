@@ -12,7 +12,6 @@ if __name__ == "__main__":  # the command is imported by its name, with what it 
 
     sys.exit(launch("vla_harness.train.tformer"))
 
-import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -31,6 +30,7 @@ from ..checkpoints.files import find_checkpoint
 from ..command import check_options
 from ..data import Dataset, open_dataset
 from ..data.conventions import ConventionName
+from ..data.files import read_json
 from ..errors import UserError
 from ..policies.tformer.checkpoint import read_policy
 from ..policies.tformer.hub import prepare_repository, push_policy
@@ -207,9 +207,8 @@ def _training(options: TformerOptions, datasets: Sequence[Dataset], samples: Sam
     for dataset in datasets:
         recording = dataset.path / "meta" / "recording.json"
         entry = {"source": dataset.source, "revision": dataset.revision, "translation": dataset.translation}
-        told.append({"name": dataset.name} | {key: value for key, value in entry.items() if value})
-        if recording.exists():
-            told[-1] |= json.loads(recording.read_text(encoding="utf-8"))
+        recorded = read_json(recording) if recording.exists() else {}
+        told.append(recorded | {"name": dataset.name} | {key: value for key, value in entry.items() if value})
     return {
         "command": shlex.join(["python", "-m", "vla_harness.train", "tformer", *sys.argv[2:]]),
         "datasets": told,

@@ -19,7 +19,8 @@ from tests.vla_harness.data import recorded as toy
 from vla_harness.data import convert_dataset, open_dataset
 from vla_harness.data.__main__ import main as data_main
 from vla_harness.data.check import check_dataset
-from vla_harness.data.writer import DatasetWriter, png_bytes
+from vla_harness.data.episode_writer import png_bytes
+from vla_harness.data.writer import DatasetWriter
 from vla_harness.errors import UserError
 from vla_harness.eval import offline
 from vla_harness.train import groot, openvla, tformer
