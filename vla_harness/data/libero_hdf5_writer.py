@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,13 @@ def write_demonstrations(dataset: Dataset, folder: Path, progress: Callable[[int
         if len(said) > 1:
             raise UserError(f"Episode {episode.index} of {dataset.path} has {len(said)} tasks, and LIBERO's have one.")
         positions.setdefault(said.pop(), []).append(position)
+    size = dataset.frames * row_bytes([dataset.features[camera].shape[:2] for camera in sources[1].values()])
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise UserError(
+            f"LIBERO's files of {dataset.path} take about {size / 1e6:.3g} MB, and {free / 1e6:.3g} MB are free at"
+            f" {folder}: free some space or choose another place."
+        )
     done = 0
     for name, (words, chosen) in zip(_file_names(list(positions)), positions.items(), strict=True):
         with new_hdf5(folder / name) as file:
@@ -51,6 +59,11 @@ def write_demonstrations(dataset: Dataset, folder: Path, progress: Callable[[int
                 _write_demonstration(data.create_group(f"demo_{number}"), dataset.episode(position), sources)
                 done += 1
                 progress(done)
+
+
+def row_bytes(frames: Sequence[tuple[int, ...]]) -> int:
+    """Return the bytes of a row: ``frames`` of (height, width) uncompressed, and about 28 numbers of 8 bytes."""
+    return sum(3 * height * width for height, width in frames) + 8 * 28
 
 
 def _env_args(dataset: Dataset, cameras: Mapping[str, str]) -> dict[str, Any]:

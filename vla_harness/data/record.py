@@ -225,12 +225,12 @@ def _estimate(writer: DatasetWriter, left: int, seconds: float, options: Record)
     """Say from the first demonstration what all will take; raise UserError if the disk has no room for them."""
     recorded = _size(writer.path) / writer.episodes * left
     rows = sum(writer.lengths) / writer.episodes * left
-    # HDF5 holds frames as they are, and numbers as float64: state, pose twice, action.
-    size = {
-        "v2.1": recorded,
-        "v3.0": recorded + V3_BYTES,
-        "hdf5": rows * (len(CAMERAS) * 3 * options.image_size**2 + 8 * 21),
-    }[options.format]
+    if options.format == "hdf5":
+        from .libero_hdf5_writer import row_bytes  # h5py is needed for these files alone
+
+        size = rows * row_bytes([(options.image_size, options.image_size)] * len(CAMERAS))
+    else:
+        size = recorded + (V3_BYTES if options.format == "v3.0" else 0)
     free = shutil.disk_usage(writer.path).free
     # The first has built an environment and compiled, so the time is an upper bound.
     duration = timedelta(seconds=round(seconds * -(-left // options.workers)))

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
-from vla_harness.data import Dataset, DatasetWriter, Feature, ModalityReader, convert_dataset, open_dataset
+from vla_harness.data import (
+    Dataset,
+    DatasetWriter,
+    Feature,
+    ModalityReader,
+    convert_dataset,
+    libero_hdf5_writer,
+    open_dataset,
+)
 from vla_harness.data.__main__ import main
 from vla_harness.data.check import check_dataset
 from vla_harness.errors import UserError
@@ -92,6 +101,20 @@ def test_actions_are_paired_with_the_rows_before_them_where_that_is_asked_for(
     for path, sentence in ((again.path, "leave --shift-observations out"), (tmp_path / "lerobot", "is no HDF5 file")):
         with pytest.raises(UserError, match=sentence):
             open_dataset(path, shift_observations=True)
+
+
+def test_a_disk_without_room_is_said_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, room = record(tmp_path / "lerobot"), shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(libero_hdf5_writer.shutil, "disk_usage", lambda path: room)
+    with pytest.raises(UserError, match=r"take about (\S+) MB, and 0\.001 MB are free at .*out: ") as refusal:
+        convert_dataset(source, tmp_path / "out", "hdf5")
+    assert not (tmp_path / "out").exists()
+    monkeypatch.undo()
+    written = convert_dataset(source, tmp_path / "out", "hdf5").path
+    truth = sum(file.stat().st_size for file in written.iterdir()) / 1e6
+    assert truth / 2 < float(str(refusal.value).split("about ")[1].split()[0]) < truth * 2
 
 
 @pytest.mark.parametrize("version", ["v2.1", "v3.0"])
