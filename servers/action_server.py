@@ -37,7 +37,14 @@ from vla_harness.registry import load_policy
 from vla_harness.servers.core.connections import ConnectionLimits, LimitedHttpProtocol
 from vla_harness.servers.core.security import Guard, is_loopback
 from vla_harness.servers.core.service import ActionService, ServiceSettings
-from vla_harness.servers.core.startup import TOKEN_VARIABLE, check_access, check_certificate, listen, read_token
+from vla_harness.servers.core.startup import (
+    TOKEN_VARIABLE,
+    allow_files,
+    check_access,
+    check_certificate,
+    listen,
+    read_token,
+)
 from vla_harness.servers.protocols.app import RootProtocol, create_app
 from vla_harness.servers.protocols.zeromq import Gr00tSocket, Version
 from vla_harness.types import ImageOrientation
@@ -253,6 +260,7 @@ def bind_server(options: ActionServer) -> Server:
     if options.zmq_port == options.port != 0:
         raise UserError(f"--port and --zmq-port are both {options.port}: give two ports.")
     arguments = _with_older_options(options).policy_arguments()
+    allow_files(options.limits.connections)
     listener = listen(options.host, options.port)
     if options.zmq_port:  # ZeroMQ binds when the policy is there; a port that is taken is found now
         listen(options.host, options.zmq_port, "--zmq-port").close()

@@ -13,6 +13,7 @@ if __name__ == "__main__":  # the command is imported by its name, with what it 
     sys.exit(launch("vla_harness.servers.demo"))
 
 import hmac
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ from vla_harness.policy_flags import PolicyOrServerFlags
 from vla_harness.registry import load_policy
 from vla_harness.servers.core.images import fit
 from vla_harness.servers.core.questions import RawActions, blank_observation
+from vla_harness.servers.core.refusal import Refusal
+from vla_harness.servers.core.security import GuessLimiter
 from vla_harness.servers.core.startup import check_access, listen, read_token
 from vla_harness.servers.live_rollout import LiveRollout
 from vla_harness.types import Observation, Policy
@@ -184,8 +187,18 @@ def open_page(page: gradio.Blocks, host: str, port: int, token: str | None) -> N
     token: what the page asks for as its password, whatever the name; None lets everybody in.
     """
 
+    guesses = GuessLimiter()
+
     def knows(_: str, password: str) -> bool:
-        return token is None or hmac.compare_digest(password.encode(), token.encode())
+        """Compare in constant time, a wrong one every two seconds: Gradio does not say who asks."""
+        try:
+            time.sleep(guesses.reserve(""))
+        except Refusal:
+            return False
+        right = token is not None and hmac.compare_digest(password.encode("utf-8", "surrogatepass"), token.encode())
+        if right:
+            guesses.forgive("")
+        return right
 
     try:
         page.queue().launch(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import socket
 import ssl
 import stat
@@ -110,6 +111,17 @@ def listen(host: str, port: int, option: str = "--port") -> socket.socket:
             raise UserError(f"Port {port} of {host} is in use: give another {option}, or 0 for any free one.") from None
         raise UserError(f"Port {port} of {host} cannot be bound ({error}): give another --host or {option}.") from None
     return listener
+
+
+def allow_files(connections: int) -> None:
+    """Raise this process's limit of open files, where it is too low for so many connections beside its own files."""
+    wanted = connections + 256
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        if hard != resource.RLIM_INFINITY and hard < wanted:
+            _warn(f"This process may open {hard} files, fewer than {connections} connections need: raise `ulimit -n`.")
+            wanted = hard
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _warn_if_shared(path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ import pytest
 from vla_harness.errors import UserError
 from vla_harness.servers.action_server import ActionServer, bind_server
 from vla_harness.servers.core.startup import check_certificate, listen, read_token
+
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
 
 
 def test_two_servers_never_share_a_port() -> None:
@@ -85,6 +89,22 @@ def test_certificates_that_serve(keys: Path, capsys: pytest.CaptureFixture[str])
     check_certificate(keys / "c.pem", keys / "k.pem")
     assert "warning: Every user of this machine can read or change" in capsys.readouterr().err
     (keys / "k.pem").chmod(0o600)
+
+
+def test_the_limit_of_open_files_follows_the_connections() -> None:
+    check = """
+import resource
+from vla_harness.servers.core.startup import allow_files
+resource.setrlimit(resource.RLIMIT_NOFILE, (128, 1000))
+for connections in (10, 512, 900):
+    allow_files(connections)
+    print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+"""
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True, env=ENVIRONMENT)
+    assert done.stdout.split() == ["266", "768", "1000"]
+    assert done.stderr == (
+        "warning: This process may open 1000 files, fewer than 900 connections need: raise `ulimit -n`.\n"
+    )
 
 
 LONG = "0123456789abcdef0123456789abcdef"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 import requests
 
-from tests.servers.toys import LookingPolicy, native, observation, post, serving, url
+from tests.servers.toys import ANYONE, LookingPolicy, native, observation, post, serving, url
 from vla_harness import UserError
 from vla_harness.servers.action_server import Server
 from vla_harness.servers.client import connect
+from vla_harness.servers.core.connections import ConnectionLimits
 from vla_harness.servers.remote.policy import RemotePolicy
 
 
@@ -30,7 +32,8 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture
 def server(certificate: tuple[Path, Path]) -> Iterator[Server]:
-    with serving(LookingPolicy(), tls_certificate=certificate[0], tls_key=certificate[1]) as server:
+    limits = ConnectionLimits(header_s=1.0)
+    with serving(LookingPolicy(), tls_certificate=certificate[0], tls_key=certificate[1], limits=limits) as server:
         yield server
 
 
@@ -60,3 +63,13 @@ def test_a_certificate_that_nobody_vouches_for_is_refused_at_once(server: Server
 def test_plain_http_gets_nothing(server: Server) -> None:
     with pytest.raises(requests.ConnectionError):
         requests.get(url(server).replace("https", "http") + "/health", timeout=5)
+
+
+def test_a_silent_client_is_closed_before_and_after_the_handshake(server: Server) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as plain:
+        assert plain.recv(100) == b""
+    with (
+        socket.create_connection(("127.0.0.1", server.port), timeout=10) as plain,
+        ANYONE.wrap_socket(plain) as secure,
+    ):
+        assert secure.recv(100) == b""
