@@ -137,7 +137,7 @@ def _say_that_it_compiles() -> None:
         except OSError:
             return
     print(
-        "Compiling the simulator's loop, once for this installation: about half a minute.", file=sys.stderr, flush=True
+        "compiling the simulator's loops, once for this installation: about half a minute", file=sys.stderr, flush=True
     )
 
 

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from ..errors import RunFailed, UserError
+from ..kernels import KERNELS, VARIABLE, kernels
 from ..protocols import Protocol
 from ..results import RecordedRun
 from ..results.marks import shared_provenance
@@ -49,6 +50,7 @@ class Playback:
         self._options = dict(provenance["environment"]["options"])
         if assets is not None:
             self._options["assets"] = _same_assets(assets, provenance, self._options)
+        self._core = provenance.get(KERNELS, {}).get("simulator")
         self._protocol = Protocol(**run.config["protocol"])
         self._simulator: Simulator | None = None
         self._recipe: EnvironmentRecipe | None = None
@@ -73,7 +75,10 @@ class Playback:
         try:
             yield from moments(simulator, job, self._protocol, result, lambda: None)
         except RuntimeError as error:
-            raise RunFailed(f"{result.key}: {error} The assets, the versions or the machine differ.") from error
+            differing = "The assets, the versions or the machine differ."
+            if self._core and self._core != kernels()["simulator"]:
+                differing = f"It was played with BLAS kernels for {self._core}: set {VARIABLE}={self._core}."
+            raise RunFailed(f"{result.key}: {error} {differing}") from error
 
     def close(self) -> None:
         """Close the simulator, if there is one."""
