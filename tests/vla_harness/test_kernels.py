@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,14 @@ from tests.vla_harness.runs import PROVENANCE
 from vla_harness import kernels
 from vla_harness.comparison import compare, read_runs
 from vla_harness.comparison.comparison import marked
+from vla_harness.errors import RunFailed
 from vla_harness.policies.basic import RandomPolicy
 from vla_harness.results import RunFolder, read_run
 from vla_harness.results.marks import marks
 from vla_harness.results.summary import summarize
 from vla_harness.rollout.process import _start_conditions
 from vla_harness.servers.core.service import ActionService
+from vla_harness.tools import playback as playback_module
 from vla_harness.types import DELTA_EEF_POSE
 
 SHOW = "from vla_harness.kernels import kernels; import numpy; print(kernels()['numpy'])"
@@ -98,3 +101,18 @@ def test_sittings_on_other_kernels_are_marked(tmp_path: Path) -> None:
     run = read_run(path)
     (mixed,) = [mark["text"] for mark in marks(run, summarize(run)) if mark["kind"] == "mixed"]
     assert mixed == "The sittings of this run differ in kernels.simulator (Haswell and Nehalem)."
+
+
+def test_a_replay_that_ends_elsewhere_names_the_kernels_it_wants(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def elsewhere(*_: object) -> Iterator[int]:
+        raise RuntimeError("It ended in another state.")
+        yield 0
+
+    monkeypatch.setattr(playback_module, "moments", elsewhere)
+    environment = {"environment": {"id": "tests.toy_environment:toy/reach-v0", "options": {}}}
+    run = read_run(make_run(tmp_path / "run", ["1"], provenance=told(simulator="Nehalem") | environment))
+    wanted = r"It was played with BLAS kernels for Nehalem: set OPENBLAS_CORETYPE=Nehalem\.$"
+    with playback_module.playback(run) as player, pytest.raises(RunFailed, match=wanted):
+        list(player.moments(run.results[0]))
