@@ -13,11 +13,19 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
+
+LONGEST = 100
+"""Characters of a wrong value that a message shows."""
 
 
 class BadValue(ValueError):
-    """A value that its type does not allow; the message goes on after the value's name: "is 0: give at least 1"."""
+    """A value that its type does not allow; the message goes on after the value's name: "is 0: give at least 1".
+
+    path: keys and positions that lead to the value, in mappings and sequences, from the outside.
+    """
+
+    path: tuple[str, ...] = ()
 
 
 class OtherType(BadValue):
@@ -96,15 +104,18 @@ def read_value(text: str, annotation: Any) -> Any:
 def check_value(value: Any, annotation: Any) -> Any:
     """Return ``value`` as the type ``annotation`` has it, such as a tuple for a list; raises BadValue.
 
-    Types that have no reading here, such as callables, are checked by their class alone.
+    Of a TypedDict, keys that it does not name are left as they are. Types that have no reading here, such as callables,
+    are checked by their class alone.
     """
     kind, ranges = _unwrap(annotation)
     origin, parameters = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return value
     if origin in (Union, UnionType):
         return _first_that_takes(value, parameters, check_value, kind)
     if origin is Literal:
         if not any(type(value) is type(choice) and value == choice for choice in parameters):
-            raise BadValue(f"is {value!r}: choose one of {', '.join(map(_spelled, parameters))}")
+            raise BadValue(f"is {_shown(value)}: choose one of {', '.join(map(_spelled, parameters))}")
         return value
     if kind is int and isinstance(value, Integral) and not isinstance(value, bool):
         return _in_range(int(value), ranges, value)
@@ -116,6 +127,8 @@ def check_value(value: Any, annotation: Any) -> Any:
         return Path(value)
     if kind is NoneType and value is None:
         return None
+    if is_typeddict(kind):
+        return _checked_fields(value, kind)
     if _is_sequence(kind):
         return _checked_sequence(value, kind)
     if kind in (int, float, NoneType) or (isinstance(kind, type) and not isinstance(value, kind)):
@@ -123,7 +136,7 @@ def check_value(value: Any, annotation: Any) -> Any:
     if isinstance(origin, type) and not isinstance(value, origin):
         raise _another_type(kind, value)
     if isinstance(value, Mapping) and len(parameters) == 2:
-        return {check_value(key, parameters[0]): check_value(entry, parameters[1]) for key, entry in value.items()}
+        return {check_value(key, parameters[0]): _inside(key, entry, parameters[1]) for key, entry in value.items()}
     return value
 
 
@@ -155,10 +168,10 @@ def _unwrap(annotation: Any) -> tuple[Any, list[Range]]:
 
 def _in_range(number: Any, ranges: Sequence[Range], shown: Any) -> Any:
     if isinstance(number, float) and not math.isfinite(number):
-        raise BadValue(f"is {shown}: give {ranges[0] if ranges else Range()}")
+        raise BadValue(f"is {str(shown)[:LONGEST]}: give {ranges[0] if ranges else Range()}")
     for allowed in ranges:
         if number not in allowed:
-            raise BadValue(f"is {shown}: give {allowed}")
+            raise BadValue(f"is {str(shown)[:LONGEST]}: give {allowed}")
     return number
 
 
@@ -168,16 +181,37 @@ def _first_that_takes(value: Any, kinds: Sequence[Any], take: Any, union: Any) -
     for kind in kinds:
         try:
             return take(value, kind)
-        except OtherType:
-            continue
         except BadValue as error:
-            problem = error
+            if error.path or not isinstance(error, OtherType):
+                problem = error
     raise problem
+
+
+def _inside(key: Any, value: Any, annotation: Any) -> Any:
+    try:
+        return check_value(value, annotation)
+    except BadValue as error:
+        error.path = (str(key), *error.path)
+        raise
+
+
+def _checked_fields(value: Any, kind: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise _another_type(dict, value)
+    checked = dict(value)
+    for name, annotation in get_type_hints(kind, include_extras=True).items():
+        if name in checked:
+            checked[name] = _inside(name, checked[name], annotation)
+        elif name in kind.__required_keys__:
+            error = BadValue("is missing")
+            error.path = (name,)
+            raise error
+    return checked
 
 
 def _chosen(choices: Mapping[str, Any], text: str, shown: Sequence[Any]) -> Any:
     if text not in choices:
-        raise BadValue(f"is {text!r}: choose one of {', '.join(map(_spelled, shown))}")
+        raise BadValue(f"is {_shown(text)}: choose one of {', '.join(map(_spelled, shown))}")
     return choices[text]
 
 
@@ -186,7 +220,12 @@ def _spelled(choice: Any) -> str:
 
 
 def _another_type(kind: Any, value: Any) -> OtherType:
-    return OtherType(f"is {describe(kind)}, and {value!r} is none")
+    return OtherType(f"is {describe(kind)}, and {_shown(value)} is none")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 def _is_sequence(kind: Any) -> bool:
@@ -206,12 +245,12 @@ def _entry(kind: Any) -> Any:
 def _entries(text: str, kind: Any) -> list[tuple[str, Any]]:
     entries = text.split(",")
     if not all(map(str.strip, entries)):
-        raise BadValue(f"is {text!r}, which has an empty entry: give values with commas between")
+        raise BadValue(f"is {_shown(text)}, which has an empty entry: give values with commas between")
     if not _is_fixed(kind):
         return [(entry, _entry(kind)) for entry in entries]
     parts = get_args(kind)
     if len(entries) != len(parts):
-        raise BadValue(f"is {text!r}: give {len(parts)} values with commas between")
+        raise BadValue(f"is {_shown(text)}: give {len(parts)} values with commas between")
     return list(zip(entries, parts, strict=True))
 
 
@@ -221,8 +260,8 @@ def _checked_sequence(value: Any, kind: Any) -> Any:
         raise _another_type(kind, value)
     parts = get_args(kind) if _is_fixed(kind) else (_entry(kind),) * len(value)
     if len(parts) != len(value):
-        raise BadValue(f"is {value!r}: give {len(parts)} values")
-    entries = [check_value(entry, part) for entry, part in zip(value, parts, strict=True)]
+        raise BadValue(f"is {_shown(value)}: give {len(parts)} values")
+    entries = [_inside(n, entry, part) for n, (entry, part) in enumerate(zip(value, parts, strict=True))]
     if issubclass(base, Set):
         return frozenset(entries)
     return entries if base is list else tuple(entries)

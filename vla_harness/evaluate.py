@@ -5,7 +5,6 @@ A command describes its benchmark's suite as plain data and calls ``evaluate``; 
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -28,7 +27,7 @@ from .progress import Progress
 from .protocols import PROTOCOLS, Protocol, chunk_text, default_protocol, protocol_card
 from .registry import ACTION, policy_options
 from .results import RunFolder, collect_provenance, summarize, write_reports
-from .results.configuration import CONFIG, config_differences, extends
+from .results.configuration import CONFIG, config_differences, extends, read_config
 from .results.measured import BATCH_TIMES, PEAK_MEMORY, peak_memory_mb
 from .results.wording import plural
 from .rollout import EnvironmentRecipe, EpisodeJob, RolloutSettings, VideoChoice, run_episodes
@@ -323,8 +322,8 @@ def _run_path(options: RunOptions, plan: Plan) -> Path:
         shorter = []
         for file in sorted(RUNS.glob(f"{stem}*/{CONFIG}"), reverse=True):
             try:
-                stored = json.loads(file.read_text(encoding="utf-8"))
-            except ValueError:
+                stored = read_config(file.parent)
+            except UserError:  # damaged, and not the one to go on with
                 continue
             if not (differing := config_differences(stored, plan.config)):
                 return file.parent

@@ -100,6 +100,7 @@ def test_a_wrong_text_says_what_is_allowed(text: str, annotation: Any, problem: 
         ("here", Path, Path("here")),
         (None, int | None, None),
         ({"a": 1}, dict[str, int], {"a": 1}),
+        ({"a": [1]}, dict[str, Any], {"a": [1]}),
         (Range(0), Range, Range(0)),
     ],
 )

@@ -140,3 +140,12 @@ def test_the_server_reads_both_spellings() -> None:
         policy: Any = server.service.policy
         server.service.close()
         assert policy.spec.horizon == 16 and policy.provenance["seed"] == 3
+
+
+def test_a_policy_that_takes_any_keyword_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def policy(**options: Any) -> Any:
+        return options
+
+    monkeypatch.setattr("vla_harness.registry._policy_class", lambda name: policy)
+    assert load_policy("any", one=1, two=["b"]) == {"one": 1, "two": ["b"]}  # type: ignore[comparison-overlap]
+    assert typed_options("any", ["one=1"]) == {"one": "1"}

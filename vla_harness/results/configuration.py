@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from .stored import check_config, read_json
 
 CONFIG = "config.json"
 REQUIRED = ("suite", "policy", "checkpoint", "protocol", "tasks", "trials", "seed")
@@ -18,15 +19,16 @@ MAY_DIFFER = ("workers", "engine", "replicas", "track", "out", "resume", "video"
 def read_config(path: Path) -> dict[str, Any]:
     """Return the configuration of the run in ``path``. Raises UserError if there is none, or it is damaged."""
     try:
-        config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+        config = read_json((path / CONFIG).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path} is not a run: it has no {CONFIG}.") from None
     except OSError as error:
         raise UserError(f"{path / CONFIG} cannot be read ({error.strerror}).") from error
     except ValueError as error:
-        raise UserError(f"{path / CONFIG} is damaged ({error}): put back a copy, or choose another --out.") from error
+        raise UserError(f"{path / CONFIG} is damaged ({error}): put back a copy of it.") from error
     if not isinstance(config, dict) or any(name not in config for name in REQUIRED):
         raise UserError(f"{path} is not a run: its {CONFIG} lacks one of {', '.join(REQUIRED)}.")
+    check_config(config, path / CONFIG)
     return config
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from ..types import EpisodeResult
 from .configuration import to_json
 from .episode_rows import CHECKSUM, SCHEMA, SCHEMA_VERSION, WITHOUT_CHECKSUMS, DamagedRow, checksum, from_row
 from .files import disk_full
+from .stored import read_json
 
 DATABASE = "episodes.sqlite"
 LOCK_WAIT_S = 20.0
@@ -127,7 +127,7 @@ def read_sittings(database: sqlite3.Connection) -> list[Sitting]:
         summed = row.get(CHECKSUM, "")
         intact = summed == sitting_checksum(row) if summed or checked else True
         try:
-            config, provenance = json.loads(row["config"]), json.loads(row["provenance"])
+            config, provenance = read_json(row["config"]), read_json(row["provenance"])
         except (TypeError, ValueError):
             config, provenance, intact = {}, {}, False
         wall_s = row["wall_s"] if isinstance(row["wall_s"], float) else 0.0

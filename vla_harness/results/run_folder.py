@@ -39,6 +39,7 @@ from .episode_rows import store_episode
 from .files import UNFINISHED, explain_write_errors, remove_unfinished, write_text
 from .lock import WriterLock
 from .repair import repair
+from .stored import check_sitting
 
 MUST_AGREE = (
     ("assets", "digest"),
@@ -92,6 +93,8 @@ class RunFolder:
         self._sitting = Sitting(datetime.now(UTC).isoformat(timespec="seconds"), 0.0, stated, {})
         self._database = connect(path)
         try:
+            with explain_database_errors(path):
+                _checked_sittings(path, self._database)  # before hours are played, and not when they are summed up
             with self._transaction() as database:
                 add_checksums(database)
                 self._number = store_sitting(database, self._sitting)
@@ -245,8 +248,22 @@ def read_run(path: str | Path) -> RecordedRun:
 
 
 def _recorded(path: Path, config: Mapping[str, Any], database: sqlite3.Connection) -> RecordedRun:
-    results, sittings = tuple(read_results(database, path)), tuple(read_sittings(database))
+    results, sittings = tuple(read_results(database, path)), tuple(_checked_sittings(path, database))
     return RecordedRun(path, config, results, sittings, unchecked_episodes(database))
+
+
+def _checked_sittings(path: Path, database: sqlite3.Connection) -> list[Sitting]:
+    """Return the sittings; of one that is not what was stored, nothing that is not as readers expect it."""
+    checked = []
+    for sitting in read_sittings(database):
+        try:
+            check_sitting(sitting.config, sitting.provenance, path / DATABASE)
+        except UserError:
+            if sitting.intact:
+                raise
+            sitting = replace(sitting, config={}, provenance={})
+        checked.append(sitting)
+    return checked
 
 
 def provenance_part(mapping: Mapping[str, Any], keys: Sequence[str]) -> Any:

@@ -69,6 +69,9 @@ def measured(run: RecordedRun, max_batch: int | None = None) -> Throughput:
             f"{run.path} does not say how long the policy took: play a run of a few episodes to its end, and plan"
             " from that."
         )
+    max_batch = max_batch or shared_provenance(run).get("policy_spec", {}).get("max_batch")
+    if max_batch is None:
+        raise UserError(f"{run.path} does not say how many questions the policy answers at once: give --max-batch.")
     first, more = fit_latency(batches)
     decisions_s = fmean(ms / 1000 for result in finished for ms in result.policy_ms)
     waits = [sitting.provenance[BATCH_TIMES]["waits"] for sitting in run.sittings if _times(sitting)]
@@ -78,7 +81,7 @@ def measured(run: RecordedRun, max_batch: int | None = None) -> Throughput:
         decisions=fmean(len(result.policy_ms) for result in finished),
         first_s=first,
         more_s=more,
-        max_batch=max_batch or shared_provenance(run)["policy_spec"]["max_batch"],
+        max_batch=max_batch,
         way_s=max(0.0, decisions_s - with_engine_s),
     )
 

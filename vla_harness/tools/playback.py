@@ -8,11 +8,14 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
+from ..environments import check_environment
 from ..errors import RunFailed, UserError
 from ..kernels import KERNELS, VARIABLE, kernels
-from ..protocols import Protocol
 from ..results import RecordedRun
+from ..results.configuration import CONFIG
+from ..results.database import DATABASE
 from ..results.marks import shared_provenance
+from ..results.stored import protocol_of
 from ..rollout.episode import moments
 from ..rollout.jobs import EnvironmentRecipe, EpisodeJob, Simulator
 from ..types import EpisodeResult
@@ -48,10 +51,11 @@ class Playback:
             raise UserError(f"{run.path} does not say what builds its environments: it is of an earlier version.")
         self._id = provenance["environment"]["id"]
         self._options = dict(provenance["environment"]["options"])
+        check_environment(self._id, self._options, run.path / DATABASE)
         if assets is not None:
             self._options["assets"] = _same_assets(assets, provenance, self._options)
         self._core = provenance.get(KERNELS, {}).get("simulator")
-        self._protocol = Protocol(**run.config["protocol"])
+        self._protocol = protocol_of(run.config, run.path / CONFIG)
         self._simulator: Simulator | None = None
         self._recipe: EnvironmentRecipe | None = None
         import_module("vla_harness.envs.gl").choose_gl_backend()  # before anything imports mujoco
