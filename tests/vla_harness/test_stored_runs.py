@@ -145,7 +145,7 @@ def test_every_odd_value_of_a_provenance_is_one_sentence_or_no_matter(run: Recor
         ("trials", "3", "trials is int, and '3' is none"),
         ("trials", 0, "trials is 0: give 1 to 1000000"),
         ("tasks", ["0"], "tasks.0 is int, and '0' is none"),
-        ("protocol", {"name": "openvla"}, "protocol.trials is missing"),
+        ("protocol", {"trials": 5}, "protocol.name is missing"),
         ("checkpoint", 5, "checkpoint is str or None, and 5 is none"),
     ],
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypedDict, get_type_hints
@@ -39,7 +39,7 @@ class RunConfig(_RunConfig, total=False):
     """``config.json``, and the configuration of a sitting."""
 
     benchmark: str
-    workers: Count
+    workers: Annotated[int, Range(0, 10**6)]
     command: str
     extended_from: Count
 
@@ -130,7 +130,7 @@ def read_json(text: str) -> Any:
 def check_config(config: Any, file: Path) -> None:
     """Raise UserError unless ``config``, which ``file`` holds, is a run's configuration."""
     _check(config, RunConfig, file)
-    _protocol_values(config, file)
+    _protocol_values(config, file, ("name",))
 
 
 def check_sitting(config: Mapping[str, Any], provenance: Mapping[str, Any], file: Path) -> None:
@@ -153,10 +153,12 @@ def protocol_of(config: Mapping[str, Any], file: Path) -> Protocol:
             f"{file} has settings of the protocol that this version does not know ({', '.join(unknown)[:200]}): use"
             " the version that played the run."
         )
-    return Protocol(**_protocol_values(config, file))
+    required = [field.name for field in fields(Protocol) if field.default is MISSING]
+    return Protocol(**_protocol_values(config, file, required))
 
 
-def _protocol_values(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
+def _protocol_values(config: Mapping[str, Any], file: Path, required: Sequence[str]) -> dict[str, Any]:
+    """Return the protocol's values with their types; an older version may have written fewer than ``fields``."""
     card, values = config["protocol"], {}
     for field in fields(Protocol):
         path = ("protocol", field.name)
@@ -165,7 +167,7 @@ def _protocol_values(config: Mapping[str, Any], file: Path) -> dict[str, Any]:
                 values[field.name] = check_value(card[field.name], _CARD[field.name])
             except BadValue as error:
                 _refuse(file, (*path, *error.path), error)
-        elif field.default is MISSING:
+        elif field.name in required:
             _refuse(file, path, BadValue("is missing"))
     return values
 

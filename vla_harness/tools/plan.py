@@ -90,7 +90,7 @@ def plan_text(run: RecordedRun, episodes: int, hours: float, max_batch: int | No
     """Return what was measured, the model's word on the run itself, and a table of what ``episodes`` take."""
     model = measured(run, max_batch)
     finished = [result for result in run.results if result.outcome != "error" and result.policy_ms]
-    workers = run.sittings[-1].config.get("workers", 1)
+    workers = run.sittings[-1].config.get("workers") or 1
     copies = shared_provenance(run).get("ray", {}).get("copies", 1)
     per_worker = len(finished) / sum(result.wall_s for result in finished)
     sizes = _batches(run)

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import tests.toy_environment  # noqa: F401  # its environments are registered: a run names no module to import
 from tests.vla_harness.runs import PROVENANCE, configuration
 from tests.vla_harness.toy_runs import CARD, Reacher, jobs, play
 from vla_harness.results import RunFolder
