@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from vla_harness.errors import UserError
 from vla_harness.policies.basic import NoopPolicy
 from vla_harness.results import RecordedRun, RunFolder, collect_provenance, read_run, summarize
 from vla_harness.results.configuration import CONFIG, config_differences
+from vla_harness.results.database import connect, read_sittings, store_sitting
 from vla_harness.results.report_html import render_html
 from vla_harness.results.report_markdown import render_markdown
 from vla_harness.results.stored import check_config, check_sitting, protocol_of, read_json
@@ -224,7 +224,13 @@ def test_a_resume_reads_what_it_goes_on_with_before_it_plays(run: RecordedRun, t
     path = tmp_path / "run"
     with RunFolder.create(path, run.config):
         pass
-    with sqlite3.connect(path / "episodes.sqlite") as database:
-        database.execute("""UPDATE sittings SET provenance = '{"assets": 7}'""")
-    with pytest.raises(UserError):
+    with closing(connect(path)) as database, database:
+        (sitting,) = read_sittings(database)
+        store_sitting(database, replace(sitting, provenance={"assets": 7}), 1)
+    with pytest.raises(UserError, match=r"episodes\.sqlite is damaged \(assets is dict, and 7 is none\): put back"):
         RunFolder.open(path, run.config)
+    with closing(connect(path)) as database, database:  # of flipped bits, a checksum tells: nothing is read of it
+        database.execute("""UPDATE sittings SET provenance = '{"assets": 8}'""")
+    with RunFolder.open(path, run.config) as folder:
+        first, _ = folder.recorded().sittings
+    assert not first.intact and first.provenance == {}
