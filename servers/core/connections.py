@@ -14,6 +14,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from tformer.values import PositiveDuration, PositiveInt
+
 _CLOSING_S = 5.0
 """Seconds that a closed connection's last answer gets to leave."""
 
@@ -22,28 +24,28 @@ _CLOSING_S = 5.0
 class ConnectionLimits:
     """What one client, or all together, may take up before and while they are answered."""
 
-    connections: int = 512
+    connections: PositiveInt = 512
     """Open at once, websockets included; beyond it the connection that has asked nothing for longest is closed."""
 
-    header_kb: int = 64
+    header_kb: PositiveInt = 64
     """KiB of a request's first line, headers and trailers."""
 
-    header_s: float = 10.0
+    header_s: PositiveDuration = 10.0
     """Seconds until a request's headers are there, and until the first byte of a new connection."""
 
-    request_s: float = 60.0
+    request_s: PositiveDuration = 60.0
     """Seconds until all of a request is there."""
 
-    reply_s: float = 60.0
+    reply_s: PositiveDuration = 60.0
     """Seconds that a reply may stay unread."""
 
-    idle_s: float = 75.0
+    idle_s: PositiveDuration = 75.0
     """Seconds between two requests of a connection."""
 
-    pipelined: int = 8
+    pipelined: PositiveInt = 8
     """Requests that a client may send before it has the reply to an earlier one."""
 
-    upload_mb: int = 256
+    upload_mb: PositiveInt = 256
     """MiB of all bodies together that are read or answered; beyond it clients get 503 and Retry-After."""
 
 

@@ -59,8 +59,8 @@ def test_one_size_of_batches_is_said(tmp_path: Path, capsys: pytest.CaptureFixtu
     ("batches", "words", "sentence"),
     [
         ({}, ["--episodes", "5"], "does not say how long the policy took: play a run"),
-        ({"1": [1, 0.1]}, ["--episodes", "0"], "--episodes is 0: give more than 0."),
-        ({"1": [1, 0.1]}, ["--episodes", "5", "--hours", "-1"], "--hours is -1.0: give more than 0."),
+        ({"1": [1, 0.1]}, ["--episodes", "0"], "--episodes is 0: give at least 1."),
+        ({"1": [1, 0.1]}, ["--episodes", "5", "--hours", "-1"], "--hours is -1.0: give more than 0, to 10000000."),
     ],
 )
 def test_what_a_user_can_mend_is_said(
