@@ -166,6 +166,24 @@ class Episode:
         """Return whether the first frame is of colors, and no depth."""
         return self.dataset.storage.has_colors(self.position, camera)
 
+    @property
+    def task_numbers(self) -> np.ndarray:
+        """(length,) int64 task_index of each row; by the words in the metadata where the rows have none.
+
+        Raises UserError where these words are no task of the dataset.
+        """
+        columns = self.columns
+        if "task_index" in columns:
+            return columns["task_index"].astype(np.int64)
+        numbers = {words: number for number, words in self.dataset.tasks.items()}
+        words = self.tasks[0] if self.tasks else ""
+        if self.dataset.has_instructions and words not in numbers:
+            raise UserError(
+                f"Episode {self.index} of {self.dataset.path} has the task {words!r:.80}, which is none of the"
+                " dataset's: mend meta/tasks."
+            )
+        return np.full(self.length, numbers.get(words, min(self.dataset.tasks, default=0)), np.int64)
+
     def instruction(self, row: int) -> str:
         """Return the task of ``row`` in words; "" where none is stored."""
         columns = self.columns

@@ -75,7 +75,7 @@ def _columns(episode: Episode, number: int, start: int, features: Mapping[str, F
     columns["frame_index"] = np.arange(episode.length)
     columns["episode_index"] = np.full(episode.length, number)
     columns["index"] = np.arange(start, start + episode.length)
-    columns.setdefault("task_index", np.zeros(episode.length, np.int64))
+    columns["task_index"] = episode.task_numbers
     return columns
 
 

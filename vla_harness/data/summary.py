@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..printing import literal, printable
-from ..results.files import explain_write_errors
+from ..results.files import explain_write_errors, new_file
 from ..results.wording import duration, plural
 from .conventions import in_our_terms
 from .dataset import Dataset, Episode
@@ -123,7 +123,8 @@ def plot_episode(episode: Episode, path: Path) -> None:
     figure.axes[-1].set_xlabel("seconds", fontsize=8)
     with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=110)
+    with new_file(path) as unfinished:
+        figure.savefig(unfinished, format=path.suffix[1:], dpi=110)
 
 
 def _panels(episode: Episode) -> list[tuple[str, Sequence[str], np.ndarray]]:

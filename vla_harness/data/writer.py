@@ -139,7 +139,7 @@ class DatasetWriter:
             part = storage.layout.files[source.position].videos[name]
             extract_video(part, self.path / self._place(V2_VIDEO, name), self.fps)
         columns["timestamp"] = source.regular_timestamps
-        columns.setdefault("task_index", np.zeros(source.length, np.int64))
+        columns["task_index"] = source.task_numbers
         self._complete(columns, list(source.tasks), statistics)
 
     def finish(self) -> None:

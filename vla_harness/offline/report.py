@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import results
 from ..printing import literal
-from ..results.files import check_new_folder, explain_write_errors, write_text
+from ..results.files import check_new_folder, explain_write_errors, new_file, write_text
 from ..results.wording import plural, value_text
 from .evaluation import Evaluation, Trajectory
 
@@ -91,8 +91,8 @@ def plot_trajectory(trajectory: Trajectory, path: Path) -> None:
         axes.set_xlabel("step", fontsize=8)
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
-    with explain_write_errors(path):
-        figure.savefig(path, dpi=100)
+    with new_file(path) as unfinished:
+        figure.savefig(unfinished, format=path.suffix[1:], dpi=100)
 
 
 def render(content: Mapping[str, Any]) -> str:

@@ -23,7 +23,7 @@ from ..command import DONE, parse_options
 from ..errors import UserError
 from ..results import RecordedRun, read_run
 from ..results.csv_text import csv_text
-from ..results.files import explain_write_errors, write_text
+from ..results.files import explain_write_errors, new_file, write_text
 from ..results.wording import plural
 from ..types import EpisodeResult
 from .playback import frame_size
@@ -130,8 +130,8 @@ def write_parquet(run: RecordedRun, path: Path) -> None:
     column = table.schema.get_field_index("actions")
     kind = pyarrow.list_(pyarrow.list_(pyarrow.float32()))
     table = table.set_column(column, "actions", table.column("actions").cast(kind))
-    with explain_write_errors(path):
-        parquet.write_table(table, path, compression="zstd")
+    with new_file(path) as unfinished:
+        parquet.write_table(table, unfinished, compression="zstd")
 
 
 FORMATS: dict[str, Callable[[RecordedRun, Path], None]] = {".csv": write_csv, ".parquet": write_parquet}

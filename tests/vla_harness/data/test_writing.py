@@ -152,6 +152,26 @@ def test_torn_metadata_are_put_in_order(v21: Path, tmp_path: Path) -> None:
     assert_is_the_toy(open_dataset(path))
 
 
+def test_rows_without_a_task_index_keep_the_task_of_their_episode(v21: Path, tmp_path: Path) -> None:
+    path = tmp_path / "partly"
+    shutil.copytree(v21, path)
+    table = pq.read_table(path / "data/chunk-000/episode_000001.parquet").drop_columns(["task_index"])
+    pq.write_table(table, path / "data/chunk-000/episode_000001.parquet")
+    for written in (
+        convert_dataset(open_dataset(path), tmp_path / "v30", "v3.0"),
+        convert_dataset(open_dataset(tmp_path / "v30"), tmp_path / "v21", "v2.1"),
+    ):
+        assert [written.episode(i).instruction(0) for i in range(3)] == [
+            "lift the cup",
+            "open the drawer",
+            "lift the cup",
+        ]
+    lines = path / "meta/episodes.jsonl"
+    lines.write_text(lines.read_text().replace("open the drawer", "fly"))
+    with pytest.raises(UserError, match=r"Episode 1 of .* has the task 'fly', which is none of the dataset's"):
+        convert_dataset(open_dataset(path), tmp_path / "no", "v3.0")
+
+
 def test_metadata_that_no_kill_leaves_are_not_put_in_order(v21: Path, tmp_path: Path) -> None:
     """Else whole episodes would be dropped."""
     for number, (name, old, new, sentence) in enumerate((
