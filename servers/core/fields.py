@@ -9,7 +9,7 @@ import numpy as np
 
 from ..wire.arrays import WireError
 from ..wire.codecs import read_base64
-from ..wire.pictures import MAX_PIXELS, PixelBudget, read_picture
+from ..wire.pictures import PixelBudget, read_picture
 from .refusal import bad_field
 
 _MAX_TEXT = 4096
@@ -33,9 +33,7 @@ def text(message: Mapping[str, Any], key: str, default: str | None = None) -> st
     if default is not None and message.get(key) is None:
         return default
     value = entry(message, key, "a text")
-    if isinstance(value, np.ndarray) and value.dtype.kind == "U" and value.size == 1:
-        value = str(value.item())
-    return checked_text(value, key)
+    return checked_text(value[0] if isinstance(value, list) and len(value) == 1 else value, key)
 
 
 def checked_text(value: Any, field: str) -> str:
@@ -63,28 +61,29 @@ def table(message: Any, key: str) -> Mapping[str, Any]:
     return value
 
 
-def image(message: Mapping[str, Any], key: str, field: str = "") -> np.ndarray:
+def image(message: Mapping[str, Any], key: str, field: str = "", pixels: PixelBudget | None = None) -> np.ndarray:
     """Return (H, W, 3) uint8 RGB.
 
     Taken are uint8 arrays (H, W), (H, W, 3) and (H, W, 4), whose last channel is dropped, and PNG or JPEG files, as
-    bytes or in base64, also as a data: URL. field: its name in a refusal, if that is not ``key``.
+    bytes or in base64, also as a data: URL. field: its name in a refusal, if that is not ``key``. pixels: what all
+    images of the message may have together.
     """
-    field = field or key
+    field, pixels = field or key, pixels or PixelBudget()
     value = entry(message, key, "an image", field)
     try:
         if isinstance(value, str):
-            value = read_picture(
-                read_base64(value.partition(",")[2] if value.startswith("data:") else value), PixelBudget()
-            )
+            value = read_picture(read_base64(value.partition(",")[2] if value.startswith("data:") else value), pixels)
         elif isinstance(value, bytes):
-            value = read_picture(value, PixelBudget())
+            value = read_picture(value, pixels)
+        elif isinstance(value, np.ndarray) and value.ndim > 1:
+            pixels.spend(value.shape[1], value.shape[0])
     except WireError as error:
         raise bad_field(field, str(error)) from None
     if not (
         isinstance(value, np.ndarray)
         and value.dtype == np.uint8
         and (value.ndim == 2 or (value.ndim == 3 and value.shape[2] in (3, 4)))
-        and 0 < value.shape[0] * value.shape[1] <= MAX_PIXELS
+        and value.size
     ):
         raise bad_field(field, f"expected an image, (H, W, 3) uint8 or a PNG or JPEG file, got {describe(value)}.")
     if value.ndim == 2:
@@ -104,10 +103,7 @@ def vector(message: Mapping[str, Any], key: str, length: int | None) -> np.ndarr
 
 def numbers(value: Any) -> np.ndarray | None:
     """Return an array of float64 numbers, none beyond a million, or None when ``value`` is none."""
-    if isinstance(value, np.ndarray):
-        if value.dtype.kind not in "biuf":
-            return None
-    elif not (isinstance(value, list) and _plain(value, depth=4)):
+    if not isinstance(value, np.ndarray) and not (isinstance(value, list) and _plain(value, depth=4)):
         return None
     try:
         array = np.asarray(value, np.float64)

@@ -52,9 +52,13 @@ class NamedActions(Protocol):
 
 @dataclass(frozen=True)
 class Act:
-    """Asks for a chunk, (horizon, action_dim) float32."""
+    """Asks for a chunk, (horizon, action_dim) float32.
+
+    begins: the client says that the episode begins here: whatever the policy remembers of its name is of another one.
+    """
 
     observation: Observation
+    begins: bool = False
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import logging
 import math
 import platform
 import time
+import uuid
 from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -71,6 +72,7 @@ class ActionService:
         self.settings = settings or ServiceSettings()
         self.metrics = Metrics()
         self.draining = False
+        self.incarnation = uuid.uuid4().hex
         self._batcher = Batcher(
             policy,
             self.metrics,
@@ -130,12 +132,25 @@ class ActionService:
 
         session: the asking client, for policies that keep a memory of each episode.
         """
+        return (await self.answer_remembering(questions, protocol, session))[0]
+
+    async def answer_remembering(
+        self, questions: Sequence[Question], protocol: str, session: str = ""
+    ) -> tuple[list[Any], list[int]]:
+        """Return what ``answer`` does, and a number of the memory in which each question was answered.
+
+        See ``Sessions.use``; no numbers for policies that remember nothing.
+        """
         started = time.perf_counter()
         status = 499  # the client went away
         try:
-            answers = await self._answer(questions, session)
+            ready, state = self.health
+            if not ready:
+                raise Refusal(503, self.failure or f"The server is {state}.", retry_after_s=2)
+            memories = self._remember(questions, session)
+            answers = await self._answer(questions)
             status = 200
-            return answers
+            return answers, memories
         except Refusal as refusal:
             status = refusal.status
             raise
@@ -143,14 +158,17 @@ class ActionService:
             self.metrics.requests.labels(protocol, status).inc()
             self.metrics.request_seconds.labels(protocol).observe(time.perf_counter() - started)
 
-    async def _answer(self, questions: Sequence[Question], session: str) -> list[Any]:
-        ready, state = self.health
-        if not ready:
-            raise Refusal(503, self.failure or f"The server is {state}.", retry_after_s=2)
-        if self._keeps_memory:
-            for question in questions:
-                if isinstance(question, Act):
-                    self._sessions.use(question.observation.episode, session)
+    def memory_entries(self, memories: Sequence[int]) -> dict[str, Any]:
+        """Return what replies to our own clients say, so that they notice when an episode's memory was lost."""
+        return {"incarnation": self.incarnation, "memories": list(memories)}
+
+    def _remember(self, questions: Sequence[Question], session: str) -> list[int]:
+        if not self._keeps_memory:
+            return []
+        acts = [question for question in questions if isinstance(question, Act)]
+        return [self._sessions.use(act.observation.episode, session, act.begins) for act in acts]
+
+    async def _answer(self, questions: Sequence[Question]) -> list[Any]:
         try:
             answers = await self._ask(questions)
             self._failures = 0
@@ -222,6 +240,7 @@ class ActionService:
             "spec": asdict(policy.spec),  # in JSON null stands for a number that is not known
             "action_convention": "stated" if _stated(policy.spec.action) else "unknown",
             "stateful": self._keeps_memory,
+            "incarnation": self.incarnation,
             "unnorm_keys": list(self.unnorm_keys),
             "provenance": {**policy.provenance, SERVER_KERNELS: policy_kernels()},
             "client_images": self.images_of(OPENPI),  # our own clients of the other protocols ask

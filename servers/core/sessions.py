@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import NamedTuple
 
 from .refusal import Refusal
 
 TAKEOVER_S = 15.0
 """An episode that was silent for so long may be taken over: its client was killed and plays it again."""
+
+
+class _Episode(NamedTuple):
+    session: str
+    last: float
+    memory: int
 
 
 class Sessions:
@@ -20,32 +28,40 @@ class Sessions:
 
     def __init__(self, forget: Callable[[str], None], limit: int = 1024) -> None:
         self._forget, self._limit = forget, limit
-        self._episodes: OrderedDict[str, tuple[str, float]] = OrderedDict()
+        self._episodes: OrderedDict[str, _Episode] = OrderedDict()
+        self._memories = itertools.count()
 
     def __len__(self) -> int:
         return len(self._episodes)
 
-    def use(self, episode: str, session: str) -> None:
-        """Note that the client ``session`` plays ``episode``; raises Refusal (409) while another one does."""
+    def use(self, episode: str, session: str, begins: bool = False) -> int:
+        """Note that the client ``session`` plays ``episode``; raises Refusal (409) while another one does.
+
+        begins: it starts anew, so that what is remembered under its name is forgotten. Returns a number of the memory:
+        the same for as long as nothing of the episode was forgotten.
+        """
         now = time.monotonic()
-        owner, last = self._episodes.get(episode, (session, now))
-        if owner != session:
-            if now - last < TAKEOVER_S:
-                raise Refusal(
-                    409,
-                    f"episode: another client is playing {episode!r}; use another name, or wait until it stops.",
-                    "episode",
-                    retry_after_s=5,
-                )
+        known = self._episodes.get(episode)
+        if known is not None and known.session != session and now - known.last < TAKEOVER_S:
+            raise Refusal(
+                409,
+                f"episode: another client is playing {episode!r}; use another name, or wait until it stops.",
+                "episode",
+                retry_after_s=5,
+            )
+        if known is not None and (begins or known.session != session):
             self._forget(episode)
-        self._episodes[episode] = (session, now)
+            known = None
+        memory = next(self._memories) if known is None else known.memory
+        self._episodes[episode] = _Episode(session, now, memory)
         self._episodes.move_to_end(episode)
         while len(self._episodes) > self._limit:
             oldest, _ = self._episodes.popitem(last=False)
             self._forget(oldest)
+        return memory
 
     def end(self, episode: str, session: str) -> None:
         """Forget ``episode`` if ``session`` plays it."""
-        if episode in self._episodes and self._episodes[episode][0] == session:
+        if episode in self._episodes and self._episodes[episode].session == session:
             del self._episodes[episode]
             self._forget(episode)

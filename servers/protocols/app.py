@@ -19,6 +19,7 @@ from starlette.requests import ClientDisconnect
 from vla_harness import __version__
 
 from ..core.connections import Lease, UploadBudget
+from ..core.decoding import decode
 from ..core.refusal import Refusal, bad_field
 from ..core.security import Guard, GuardMiddleware, refused
 from ..core.service import ActionService
@@ -33,9 +34,6 @@ from .vla_eval import serve_vla_eval
 
 log = logging.getLogger("vla_harness.servers")
 RootProtocol = Literal["openpi", "vla-eval"]
-
-_IN_THREAD = 1_000_000
-"""Bodies of more bytes are decoded off the event loop: smaller ones take less time than handing them over."""
 
 
 def create_app(
@@ -85,7 +83,7 @@ def create_app(
         if compat and not isinstance(message, dict):
             return _as_fastapi(body) or JSONResponse("error")
         try:
-            asked = forms.read_request(message, service)
+            asked = await decode(len(body), lambda pixels: forms.read_request(message, service, pixels))
             value = await _unless_gone(request, forms.answer(asked, service))
         except Refusal as refusal:
             if compat and refusal.status in (422, 500):
@@ -177,18 +175,14 @@ async def _body(request: Request, limit: int, lease: Lease) -> bytes:
 async def _decode(request: Request, kind: str, body: bytes) -> tuple[Any, bool]:
     """Return the message and whether the client reads arrays; raises WireError, or Refusal for an unknown kind."""
     if kind == "application/json":
-        return await _near_or_far(body, unpack_json)
+        return await decode(len(body), lambda _: unpack_json(body))
     if kind in ("application/msgpack", "application/x-msgpack"):
-        return await _near_or_far(body, VLA_EVAL.unpack), True
+        return await decode(len(body), lambda _: VLA_EVAL.unpack(body)), True
     if kind == "multipart/form-data":
         return await _multipart(request, body), False
     raise Refusal(
         415, f"Content-Type: {kind!r} is not read; send JSON, msgpack or multipart/form-data.", "Content-Type"
     )
-
-
-async def _near_or_far(body: bytes, decode: Callable[[bytes], Any]) -> Any:
-    return await asyncio.to_thread(decode, body) if len(body) > _IN_THREAD else decode(body)
 
 
 async def _multipart(request: Request, body: bytes) -> dict[str, Any]:
@@ -235,7 +229,7 @@ def _encode(value: Any, kind: str, arrays: bool, double_encoded: bool) -> Respon
 
 def _plain(value: Any) -> dict[str, Any]:
     if isinstance(value, dict):
-        return {key: part.tolist() for key, part in value.items()}
+        return {key: part.tolist() if isinstance(part, np.ndarray) else part for key, part in value.items()}
     if isinstance(value, np.ndarray):
         return {"action": value.tolist()}
     return {"actions": [action.tolist() for action in value]}

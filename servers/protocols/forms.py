@@ -31,6 +31,7 @@ from ..core.refusal import Refusal, bad_field
 from ..core.service import ActionService
 from ..wire.arrays import WireError
 from ..wire.codecs import unpack_json
+from ..wire.pictures import PixelBudget
 
 
 @dataclass(frozen=True)
@@ -51,32 +52,35 @@ class Request:
 
 
 async def answer(request: Request, service: ActionService) -> Any:
-    """Return the reply's value; raises Refusal."""
+    """Return the reply's value; raises Refusal. Our own clients also learn in what memory each episode was."""
     try:
-        return request.reply(await service.answer(request.questions, request.protocol, request.session))
+        answers, memories = await service.answer_remembering(request.questions, request.protocol, request.session)
+        value = request.reply(answers)
+        return value | service.memory_entries(memories) if request.protocol == "native" else value
     finally:
         for episode in request.fleeting:
             service.end_episode(episode, request.session)
 
 
-def read_request(message: Any, service: ActionService) -> Request:
-    """Return the request that the decoded ``message`` is; raises Refusal."""
+def read_request(message: Any, service: ActionService, pixels: PixelBudget | None = None) -> Request:
+    """Return the request that the decoded ``message`` is; raises Refusal. pixels: what all its images may have."""
+    pixels = pixels or PixelBudget()
     if not isinstance(message, dict):
         raise Refusal(422, f"The body is {fields.describe(message)}: send a map of fields.")
     if "encoded" in message:
-        return _double_encoded(message, service)
+        return _double_encoded(message, service, pixels)
     if "observations" in message:
-        return _native(message, service)
+        return _native(message, service, pixels)
     if "observation" in message:
         from .groot_forms import read_groot  # it builds on this module
 
-        return read_groot(fields.table(message, "observation"), service, message)
+        return read_groot(fields.table(message, "observation"), service, message, pixels)
     if "full_image" in message:
-        return _oft(message, service)
-    return _openvla(message, service)
+        return _oft(message, service, pixels)
+    return _openvla(message, service, pixels)
 
 
-def _double_encoded(message: Mapping[str, Any], service: ActionService) -> Request:
+def _double_encoded(message: Mapping[str, Any], service: ActionService, pixels: PixelBudget) -> Request:
     """Read what clients without json_numpy send: the JSON as a string, as the only key."""
     if len(message) > 1:
         raise bad_field("encoded", "expected it to be the only field.")
@@ -89,29 +93,30 @@ def _double_encoded(message: Mapping[str, Any], service: ActionService) -> Reque
         raise bad_field("encoded", str(error)) from None
     if isinstance(inner, dict) and "encoded" in inner:
         raise bad_field("encoded", "expected the request itself, not one more encoding.")
-    return replace(read_request(inner, service), double_encoded=True)
+    return replace(read_request(inner, service, pixels), double_encoded=True)
 
 
-def _native(message: Mapping[str, Any], service: ActionService) -> Request:
+def _native(message: Mapping[str, Any], service: ActionService, pixels: PixelBudget) -> Request:
     """Read our own client's form: ``Observation`` field by field, images upright, any number of them."""
     given = fields.entry(message, "observations", "a list of observations")
     limit = service.settings.max_queue
     if not isinstance(given, list) or not 0 < len(given) <= limit or not all(isinstance(o, dict) for o in given):
         raise bad_field("observations", f"expected a list of 1 to {limit} maps, got {fields.describe(given)}.")
-    questions = [Act(_native_observation(one, service, f"observations.{number}.")) for number, one in enumerate(given)]
+    questions = [_native_question(one, service, f"observations.{n}.", pixels) for n, one in enumerate(given)]
     return Request(
         "native", questions, lambda answers: {"actions": np.stack(answers)}, fields.text(message, "session", "")
     )
 
 
-def _native_observation(given: Mapping[str, Any], service: ActionService, where: str) -> Observation:
+def _native_question(given: Mapping[str, Any], service: ActionService, where: str, pixels: PixelBudget) -> Act:
     spec = service.policy.spec
     try:
         images = fields.table(given, "images") if spec.cameras else {}
         length = state_length(spec)
         state = fields.vector(given, "state", length) if spec.state_keys else np.zeros(0, np.float32)
-        return Observation(
-            {camera: fit(fields.image(images, camera, f"images.{camera}"), spec.image_size) for camera in spec.cameras},
+        frames = {camera: fields.image(images, camera, f"images.{camera}", pixels) for camera in spec.cameras}
+        observation = Observation(
+            {camera: fit(frame, spec.image_size) for camera, frame in frames.items()},
             state,
             fields.text(given, "instruction"),
             fields.text(given, "episode"),
@@ -119,6 +124,7 @@ def _native_observation(given: Mapping[str, Any], service: ActionService, where:
         )
     except Refusal as refusal:
         raise bad_field(where + refusal.field, refusal.sentence.partition(": ")[2]) from None
+    return Act(observation, given.get("step") == 0)
 
 
 def foreign_observation(
@@ -159,10 +165,10 @@ def episode_of(message: Mapping[str, Any], service: ActionService, protocol: str
     return episode, () if named else (episode,)
 
 
-def _openvla(message: Mapping[str, Any], service: ActionService) -> Request:
+def _openvla(message: Mapping[str, Any], service: ActionService, pixels: PixelBudget) -> Request:
     """Read OpenVLA's form: one image, an instruction, perhaps an unnorm_key; the reply is one action."""
     policy = service.policy
-    image = fields.image(message, "image")
+    image = fields.image(message, "image", pixels=pixels)
     instruction = fields.text(message, "instruction")
     if isinstance(policy, RawActions):
         question = PredictAction(image, instruction, _unnorm_key(message, service))
@@ -170,10 +176,10 @@ def _openvla(message: Mapping[str, Any], service: ActionService) -> Request:
     return _chunk(message, service, "openvla", OPENVLA, {"image": image}, lambda actions: actions[0])
 
 
-def _oft(message: Mapping[str, Any], service: ActionService) -> Request:
+def _oft(message: Mapping[str, Any], service: ActionService, pixels: PixelBudget) -> Request:
     """Read OpenVLA-OFT's form: the flat observation; the reply is a list of actions."""
     names = ["full_image", *(key for key in message if "wrist" in key)]
-    images = {key: fields.image(message, key) for key in names}
+    images = {key: fields.image(message, key, pixels=pixels) for key in names}
     spec = service.policy.spec
     if isinstance(service.policy, RawChunks):
         _check_images(images, spec)
@@ -224,5 +230,8 @@ def _chunk(
     )
     convert = action_conversion(client, spec)
     return Request(
-        protocol, [Act(observation)], lambda answers: reply(convert(answers[0]).astype(np.float64)), fleeting=fleeting
+        protocol,
+        [Act(observation, message.get("step") == 0)],
+        lambda answers: reply(convert(answers[0]).astype(np.float64)),
+        fleeting=fleeting,
     )

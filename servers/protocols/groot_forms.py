@@ -29,6 +29,8 @@ from ..core.client_conventions import (
 from ..core.questions import Act, GetAction, NamedActions, state_length
 from ..core.refusal import bad_field
 from ..core.service import ActionService
+from ..wire.arrays import WireError
+from ..wire.pictures import PixelBudget
 from .forms import Request, episode_of, foreign_observation
 
 _NESTED = ("video", "state", "language", "annotation")
@@ -37,9 +39,14 @@ _ACTIONS = {"translation": slice(0, 3), "rotation": slice(3, -1), "gripper": sli
 
 
 def read_groot(
-    observation: Mapping[str, Any], service: ActionService, message: Mapping[str, Any] | None = None
+    observation: Mapping[str, Any],
+    service: ActionService,
+    message: Mapping[str, Any] | None = None,
+    pixels: PixelBudget | None = None,
 ) -> Request:
     """Return the request for ``observation``; raises Refusal. message: what it came in, which may name a session.
+
+    pixels: what all its frames may have together.
 
     The reply is a map of (horizon, D) arrays, or of (batch, horizon, D) ones when the observation has a batch; its
     keys are flat or nested as the observation's.
@@ -47,8 +54,9 @@ def read_groot(
     nested = bool(observation) and all(key in _NESTED for key in observation)
     flat = _flatten(observation) if nested else dict(observation)
     named = isinstance(service.policy, NamedActions)
+    pixels = pixels or PixelBudget()
     for key, value in flat.items():
-        flat[key] = _checked(key, value)
+        flat[key] = _checked(key, value, pixels)
     if named:
         request = Request("groot", [GetAction(flat)], lambda answers: dict(answers[0]))
     else:
@@ -72,13 +80,17 @@ def _flatten(observation: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _checked(key: str, value: Any) -> Any:
+def _checked(key: str, value: Any, pixels: PixelBudget) -> Any:
     """Return a value that a policy can take; raises Refusal."""
     if key.startswith("video."):
         if not (isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim in (4, 5) and value.size):
             raise bad_field(key, f"expected (T, H, W, 3) or (B, T, H, W, 3) uint8, got {fields.describe(value)}.")
         if value.shape[-1] != 3:
             raise bad_field(key, f"expected 3 channels last, got {fields.describe(value)}.")
+        try:
+            pixels.spend(value.shape[-2], value.size // (3 * value.shape[-2]))
+        except WireError as error:
+            raise bad_field(key, str(error)) from None
         return value
     if key.startswith("state."):
         array = fields.numbers(value)
@@ -92,8 +104,6 @@ def _checked(key: str, value: Any) -> Any:
 
 def _texts(key: str, value: Any) -> list[str]:
     """Return the instructions: a text, a list or array of them, or N1.6's list of lists."""
-    if isinstance(value, np.ndarray) and value.dtype.kind == "U":
-        value = value.tolist()
     given = [value] if isinstance(value, str) else value
     if isinstance(given, list):
         given = [one[0] if isinstance(one, list) and len(one) == 1 else one for one in given]
@@ -147,7 +157,7 @@ def _unnamed(flat: Mapping[str, Any], service: ActionService, message: Mapping[s
             episode,
             fields.count(message, "step"),
         )
-        questions.append(Act(observation))
+        questions.append(Act(observation, message.get("step") == 0))
 
     convert = action_conversion(GROOT, spec) if libero else lambda chunk: chunk
 

@@ -9,22 +9,25 @@ import math
 import time
 from collections import deque
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 from fastapi import WebSocket
 
 from vla_harness import __version__
-from vla_harness.types import ActionConvention, JointConvention, PolicySpec
+from vla_harness.types import ActionConvention, JointConvention, Observation, PolicySpec
 
 from ..core import fields
 from ..core.client_conventions import LIBERO_STATE, BinaryGripper, action_conversion, fits_libero, sent_state
 from ..core.client_conventions import VLA_EVAL as VLA_EVAL_CLIENT
+from ..core.decoding import decode
 from ..core.questions import Act
 from ..core.refusal import Refusal, bad_field
 from ..core.service import ActionService
 from ..wire.arrays import WireError
 from ..wire.codecs import VLA_EVAL
+from ..wire.pictures import PixelBudget
 from .conversation import Conversation, Gone
 from .forms import foreign_observation, foreign_state
 
@@ -47,12 +50,12 @@ async def serve_vla_eval(websocket: WebSocket, service: ActionService) -> None:
         while True:
             data = await conversation.receive()
             try:
-                kind, payload, seq = _envelope(data)
+                kind, payload, seq = await decode(len(data), partial(_envelope, data))
             except Refusal as refusal:
                 await conversation.send(_pack("error", {"error": refusal.sentence}, 0))
                 continue
             try:
-                reply = await client.handle(kind, payload)
+                reply = await client.handle(kind, payload, len(data))
             except Refusal as refusal:
                 reply = "error", {"error": refusal.sentence}
             if reply is not None:
@@ -74,8 +77,8 @@ class _Client:
         self._convert = action_conversion(VLA_EVAL_CLIENT, service.policy.spec)
         self._begin()
 
-    async def handle(self, kind: str, payload: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
-        """Return the reply's type and payload, or None when there is none; raises Refusal."""
+    async def handle(self, kind: str, payload: Mapping[str, Any], size: int) -> tuple[str, dict[str, Any]] | None:
+        """Return the reply's type and payload, or None when there is none; raises Refusal. size: of the message."""
         match kind:
             case "hello":
                 return "hello", _hello(self._service)
@@ -84,7 +87,7 @@ class _Client:
                 self._episode = fields.text(payload, "episode", "") or self._service.new_name("vla-eval")
                 return None
             case "observation":
-                return "action", {"actions": await self._action(payload)}
+                return "action", {"actions": await self._action(payload, size)}
             case "episode_end":
                 self.end_episode()
                 return None
@@ -103,24 +106,24 @@ class _Client:
         holds = VLA_EVAL_CLIENT.gripper_holds or not fits_libero(self._service.policy.spec)
         self._gripper = None if holds else BinaryGripper(VLA_EVAL_CLIENT.action)
 
-    async def _action(self, payload: Mapping[str, Any]) -> np.ndarray:
+    async def _action(self, payload: Mapping[str, Any], size: int) -> np.ndarray:
         if not self._left:
-            question = Act(self._observation(payload))
-            work = self._service.answer([question], "vla-eval", self._name)
+            observation = await decode(size, lambda pixels: self._observation(payload, pixels))
+            work = self._service.answer([Act(observation, begins=self._step == 0)], "vla-eval", self._name)
             (chunk,) = await self._conversation.unless_gone(work)
             self._left.extend(self._convert(chunk))
         self._step += 1
         action = self._left.popleft()
         return action if self._gripper is None else self._gripper(action)
 
-    def _observation(self, payload: Mapping[str, Any]) -> Any:
+    def _observation(self, payload: Mapping[str, Any], pixels: PixelBudget) -> Observation:
         spec = self._service.policy.spec
         images = fields.table(payload, "images") if spec.cameras else {}
         key = "state" if "states" not in payload and "state" in payload else "states"
         return foreign_observation(
             self._service,
             VLA_EVAL_CLIENT,
-            {camera: fields.image(images, camera, f"images.{camera}") for camera in spec.cameras},
+            {camera: fields.image(images, camera, f"images.{camera}", pixels) for camera in spec.cameras},
             foreign_state(payload, key, spec),
             fields.text(payload, "task_description", ""),
             self._episode,
@@ -128,7 +131,7 @@ class _Client:
         )
 
 
-def _envelope(data: bytes | str) -> tuple[str, Mapping[str, Any], int]:
+def _envelope(data: bytes | str, _: PixelBudget) -> tuple[str, Mapping[str, Any], int]:
     """Return a message's type, payload and number; raises Refusal."""
     try:
         message = VLA_EVAL.unpack(data)

@@ -9,15 +9,19 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, Literal
 
 import zmq
 import zmq.asyncio
+from zmq.utils.monitor import recv_monitor_message
 
 from vla_harness.errors import UserError
 
 from ..core import fields
+from ..core.decoding import decode
 from ..core.refusal import Refusal
 from ..core.service import ActionService
 from ..wire.arrays import WireError
@@ -28,6 +32,18 @@ from .groot_forms import modality_config, read_groot
 log = logging.getLogger("vla_harness.servers")
 Version = Literal["n1.5", "n1.6"]
 UNAUTHORIZED = "Unauthorized: Invalid API token"
+
+_MAX_MESSAGES, _MAX_BYTES = 256, 256 * 2**20
+"""Requests, and bytes of them together, that are under way at a time; beyond it clients are told to send again."""
+
+_WAITING = 4
+"""Messages that wait for the server, and replies for the client, on each connection."""
+
+_LINGER_MS = 1000
+"""Milliseconds that the last replies get to leave."""
+
+_HANDSHAKE_MS, _HEARTBEAT_MS = 10_000, 30_000
+"""Milliseconds for ZeroMQ's own handshake, and between signs of life; four missing ones end a connection."""
 
 
 class Gr00tSocket:
@@ -49,10 +65,17 @@ class Gr00tSocket:
         server; called on ``kill``, which needs a token. port: 0 for any free one, then see ``self.port``.
         """
         self._service, self._token, self._version, self._stop = service, token, version, stop
+        self._max_body = max_body
+        self._tasks: dict[int, set[asyncio.Task[None]]] = {}
+        self._messages = self._bytes = 0
         self._context = zmq.asyncio.Context()
         self._socket = self._context.socket(zmq.ROUTER)
+        self._socket.setsockopt(zmq.RCVHWM, _WAITING)
+        self._socket.setsockopt(zmq.SNDHWM, _WAITING)
+        self._socket.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
+        self._socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
+        self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 4 * _HEARTBEAT_MS)
         self._socket.setsockopt(zmq.MAXMSGSIZE, max_body)
-        self._socket.setsockopt(zmq.LINGER, 1000)
         self._socket.setsockopt(zmq.IPV6, ":" in host)
         address = f"[{host.strip('[]')}]" if ":" in host else host
         try:
@@ -66,45 +89,90 @@ class Gr00tSocket:
 
     async def serve(self) -> None:
         """Answer messages, each in a task of its own, so that concurrent clients share batches."""
-        tasks: set[asyncio.Task[None]] = set()
-        while True:
-            frames = await self._socket.recv_multipart()
-            if len(frames) == 3 and not frames[1]:  # address, empty, body: what a REQ socket sends
-                task = asyncio.create_task(self._reply(frames[0], frames[2]))
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
+        departures = asyncio.create_task(self._watch_departures())
+        try:
+            while True:
+                frames = await self._socket.recv_multipart(copy=False)
+                self._accept(frames)
+        finally:
+            departures.cancel()
+            with suppress(asyncio.CancelledError):
+                await departures
 
     def close(self) -> None:
         """Free the port."""
-        self._socket.close()
-        self._context.term()
+        self._socket.disable_monitor()
+        self._context.destroy(linger=_LINGER_MS)
 
-    async def _reply(self, address: bytes, body: bytes) -> None:
+    def _accept(self, frames: Sequence[zmq.Frame]) -> None:
+        """Begin to answer a message: address, empty frame, body, as REQ sockets send it; DEALERs may leave it out."""
+        enveloped = len(frames) > 1 and not len(frames[1])
+        head = [frame.bytes for frame in frames[: 2 if enveloped else 1]]
+        body = [frame.bytes for frame in frames[len(head) :]]
+        task = asyncio.create_task(self._reply(head, body))
+        connection = frames[0].get(zmq.SRCFD)
+        self._tasks.setdefault(connection, set()).add(task)
+        task.add_done_callback(partial(self._done, connection))
+
+    def _done(self, connection: int, task: asyncio.Task[None]) -> None:
+        tasks = self._tasks.get(connection, set())
+        tasks.discard(task)
+        if not tasks:
+            self._tasks.pop(connection, None)
+
+    async def _watch_departures(self) -> None:
+        """Cancel the requests of clients that have left, so that their places in the queue are free."""
+        with self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED) as events:
+            while True:
+                event = await recv_monitor_message(events)
+                for task in self._tasks.get(event["value"], ()):
+                    task.cancel()
+
+    async def _reply(self, head: list[bytes], body: list[bytes]) -> None:
+        """Answer one message. Whatever happens there is an answer, because a REQ socket cannot go on without."""
         try:
-            reply = await self.answer(body)
+            with self._under_way(sum(map(len, body))):
+                if len(body) != 1:
+                    raise Refusal(400, f"The message has {len(body)} parts: send one, in msgpack.")
+                reply = GROOT.pack(await self.answer(body[0]))
         except Refusal as refusal:
-            reply = {"error": refusal.sentence}
+            reply = GROOT.pack({"error": refusal.sentence})
+        except asyncio.CancelledError:
+            reply = GROOT.pack({"error": "The client went away."})
         except Exception:
             log.exception("A ZeroMQ message could not be answered.")
-            reply = {"error": "The server failed on this message; its log says how."}
-        await self._socket.send_multipart([address, b"", GROOT.pack(reply)])
+            reply = GROOT.pack({"error": "The server failed on this message; its log says how."})
+        with suppress(zmq.ZMQError):  # the server has ended
+            await self._socket.send_multipart([*head, reply])
+
+    @contextmanager
+    def _under_way(self, size: int) -> Iterator[None]:
+        """Count a message; raises Refusal (503) for more than the server holds at a time."""
+        if self._messages >= _MAX_MESSAGES or self._bytes + size > max(_MAX_BYTES, self._max_body):
+            raise Refusal(503, "Too many requests are under way; send it again.")
+        self._messages += 1
+        self._bytes += size
+        try:
+            yield
+        finally:
+            self._messages -= 1
+            self._bytes -= size
 
     async def answer(self, body: bytes) -> Any:
-        """Return the reply's value; raises Refusal."""
+        """Return the reply's value; raises Refusal. The token comes first, whatever else the message holds."""
         try:
-            message = GROOT.unpack(body)
+            if self._token is not None:
+                shown = await decode(len(body), lambda _: GROOT.peek(body))
+                if not _is_token(shown, self._token):
+                    return {"error": UNAUTHORIZED}
+            message = await decode(len(body), lambda _: GROOT.unpack(body))
         except WireError as error:
             raise Refusal(400, str(error)) from None
         if not isinstance(message, dict) or not all(isinstance(key, str) for key in message):
             raise Refusal(422, "The message is no map with text keys.")
-        shown = message.get("api_token")
-        if self._token is not None and not (
-            isinstance(shown, str) and hmac.compare_digest(shown.encode("utf-8", "surrogatepass"), self._token.encode())
-        ):
-            return {"error": UNAUTHORIZED}
         match message.get("endpoint", "get_action"):
             case "get_action":
-                return await self._act(fields.table(message, "data"))
+                return await self._act(fields.table(message, "data"), len(body))
             case "ping":
                 return {"status": "ok", "message": "Server is running"}
             case "get_modality_config":
@@ -119,11 +187,22 @@ class Gr00tSocket:
                 self._stop()
                 return {"status": "ok", "message": "Server is shutting down"}
             case other:
-                raise Refusal(422, f"Unknown endpoint: {str(other)[:100]}", "endpoint")
+                raise Refusal(
+                    422,
+                    f"Unknown endpoint: {fields.describe(other) if not isinstance(other, str) else other[:100]}",
+                    "endpoint",
+                )
 
-    async def _act(self, data: Mapping[str, Any]) -> Any:
+    async def _act(self, data: Mapping[str, Any], size: int) -> Any:
         """Return the actions, as N1.6's pair of actions and information when its form was sent."""
         newer = isinstance(data.get("observation"), dict)
         observation = fields.table(data, "observation") if newer else data
-        actions = await forms.answer(read_groot(observation, self._service), self._service)
+        request = await decode(size, lambda pixels: read_groot(observation, self._service, pixels=pixels))
+        actions = await forms.answer(request, self._service)
         return [actions, {}] if newer else actions
+
+
+def _is_token(message: Any, token: str) -> bool:
+    """Return whether the message shows the token; the comparison takes constant time."""
+    shown = message.get("api_token") if isinstance(message, dict) else None
+    return isinstance(shown, str) and hmac.compare_digest(shown.encode("utf-8", "surrogatepass"), token.encode())

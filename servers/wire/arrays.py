@@ -11,6 +11,7 @@ import numpy as np
 
 _DTYPE = re.compile(r"[<>=|]?(?:b1|[iu][1248]|f[248]|U[1-9]\d{0,5})|bool|u?int(?:8|16|32|64)|float(?:16|32|64)")
 _MAX_DIMENSIONS = 8
+_MAX_TEXTS = 1000
 _NPY_HEADER = 4096  # bytes; numpy's own headers of plain arrays take 128
 
 
@@ -36,8 +37,11 @@ def read_shape(shape: Any) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def read_array(data: Any, dtype: Any, shape: Any, order: str = "C") -> np.ndarray:
-    """Return the writable array of ``shape`` that ``data`` holds, in the machine's byte order; raises WireError."""
+def read_array(data: Any, dtype: Any, shape: Any, order: str = "C") -> Any:
+    """Return the writable array of ``shape`` that ``data`` holds, in the machine's byte order; raises WireError.
+
+    An array of texts comes back as nested lists of str, or as one str.
+    """
     if not isinstance(data, bytes | bytearray | memoryview):
         raise WireError(f"An array's data are {type(data).__name__}: send bytes.")
     kind, sizes = read_dtype(dtype), read_shape(shape)
@@ -47,14 +51,20 @@ def read_array(data: Any, dtype: Any, shape: Any, order: str = "C") -> np.ndarra
     if kind.kind == "b" and np.frombuffer(data, np.uint8).max(initial=0) > 1:
         raise WireError("A bool array holds bytes other than 0 and 1.")
     if kind.kind == "U":
-        points = np.frombuffer(data, np.dtype("u4").newbyteorder(kind.byteorder))
-        if (points >= 0x110000).any() or ((points >= 0xD800) & (points < 0xE000)).any():
-            raise WireError("An array of texts holds what is no character.")
+        _check_texts(data, kind, sizes)
     array = np.frombuffer(data, kind).reshape(sizes, order="F" if order == "F" else "C")
-    return np.array(array, kind.newbyteorder("="), order="C")
+    return array.tolist() if kind.kind == "U" else np.array(array, kind.newbyteorder("="), order="C")
 
 
-def read_npy(data: Any) -> np.ndarray:
+def _check_texts(data: bytes | bytearray | memoryview, kind: np.dtype, sizes: tuple[int, ...]) -> None:
+    if math.prod(sizes) > _MAX_TEXTS:
+        raise WireError(f"An array holds more than {_MAX_TEXTS} texts.")
+    points = np.frombuffer(data, np.dtype("u4").newbyteorder(kind.byteorder))
+    if ((points >= 0x110000) | ((points >= 0xD800) & (points < 0xE000))).any():
+        raise WireError("An array of texts holds what is no character.")
+
+
+def read_npy(data: Any) -> Any:
     """Return the array of ``np.save``'s bytes without pickle, and without believing sizes the bytes do not back."""
     if not isinstance(data, bytes):
         raise WireError(f"An array's as_npy is {type(data).__name__}: send the bytes that np.save writes.")

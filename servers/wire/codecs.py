@@ -18,10 +18,15 @@ import msgpack
 import numpy as np
 
 from .arrays import WireError, read_array, read_dtype, read_npy, read_shape, write_npy
-from .pictures import PixelBudget, read_picture
 
-_MAX_ENTRIES = 10_000
-"""Most entries of a list or map. msgpack makes room for as many as a header claims, at each level of nesting."""
+MAX_ENTRIES = 50_000
+"""Most entries of all lists and maps of a message together."""
+
+_MAX_WIDTH = 10_000
+"""Most entries of one list or map. msgpack makes room for as many as a header claims, at each level of nesting."""
+
+_SCANNED = 2**18
+"""Characters of JSON that are looked at in one go."""
 
 
 def unpack_json(data: bytes | str) -> tuple[Any, bool]:
@@ -45,6 +50,11 @@ def unpack_json(data: bytes | str) -> tuple[Any, bool]:
     try:
         # json.loads looks for other encodings than UTF-8 in bytes, at twice the cost of reading a message.
         text = data if isinstance(data, str) else data.decode("utf-8-sig")
+        left = MAX_ENTRIES
+        for start in range(0, len(text), _SCANNED):  # before json makes objects of them
+            left -= sum(map(text[start : start + _SCANNED].count, ",[{"))
+            if left < 0:
+                raise WireError(f"The message has more than {MAX_ENTRIES} entries: send arrays as json_numpy.")
         return json.loads(text, object_hook=hook), found
     except WireError:
         raise
@@ -77,7 +87,7 @@ def pack_json(value: Any, compact: bool = True) -> str:
 class Codec:
     """One dialect of msgpack: what its maps that stand for arrays look like."""
 
-    read: Callable[[dict[Any, Any], PixelBudget], Any]
+    read: Callable[[dict[Any, Any]], Any]
     write: Callable[[Any], Any]
 
     def pack(self, value: Any) -> bytes:
@@ -85,22 +95,47 @@ class Codec:
         return msgpack.packb(value, default=self.write)
 
     def unpack(self, data: bytes | str) -> Any:
-        """Return the message; raises WireError, also for text, which websockets may carry."""
-        if isinstance(data, str):
-            raise WireError("The message is text: send msgpack, as a binary message.")
-        budget = PixelBudget()
-        try:
-            return msgpack.unpackb(
-                data,
-                object_hook=lambda entry: self.read(entry, budget),
-                max_array_len=_MAX_ENTRIES,
-                max_map_len=_MAX_ENTRIES,
-                max_ext_len=64,
-            )
-        except WireError:
-            raise
-        except Exception as error:  # msgpack raises ValueError, its own types, OverflowError and KeyError
-            raise WireError(f"The message is no msgpack: {type(error).__name__}.") from None
+        """Return the message; raises WireError, also for text, which websockets may carry. Pictures stay bytes."""
+        return _unpack(data, self.read)
+
+    @staticmethod
+    def peek(data: bytes | str) -> Any:
+        """Return the message with its arrays as the maps they came as, which costs little; raises WireError."""
+        return _unpack(data, lambda entry: entry)
+
+
+def _unpack(data: bytes | str, read: Callable[[dict[Any, Any]], Any]) -> Any:
+    if isinstance(data, str):
+        raise WireError("The message is text: send msgpack, as a binary message.")
+    left = MAX_ENTRIES
+
+    def count(entries: int) -> None:
+        nonlocal left
+        left -= entries + 1
+        if left < 0:
+            raise WireError(f"The message has more than {MAX_ENTRIES} entries.")
+
+    def whole_map(entry: dict[Any, Any]) -> Any:
+        count(len(entry))
+        return read(entry)
+
+    def whole_list(entries: list[Any]) -> list[Any]:
+        count(len(entries))
+        return entries
+
+    try:
+        return msgpack.unpackb(
+            data,
+            object_hook=whole_map,
+            list_hook=whole_list,
+            max_array_len=_MAX_WIDTH,
+            max_map_len=_MAX_WIDTH,
+            max_ext_len=64,
+        )
+    except WireError:
+        raise
+    except Exception as error:  # msgpack raises ValueError, its own types, OverflowError and KeyError
+        raise WireError(f"The message is no msgpack: {type(error).__name__}.") from None
 
 
 def _field(entry: dict[Any, Any], key: str | bytes) -> Any:
@@ -110,7 +145,7 @@ def _field(entry: dict[Any, Any], key: str | bytes) -> Any:
     return entry[key]
 
 
-def _read_openpi(entry: dict[Any, Any], budget: PixelBudget) -> Any:
+def _read_openpi(entry: dict[Any, Any]) -> Any:
     if b"__ndarray__" in entry:
         return read_array(_field(entry, b"data"), _field(entry, b"dtype"), _field(entry, b"shape"))
     if b"__npgeneric__" in entry:
@@ -133,14 +168,14 @@ def _write_openpi(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} cannot be sent")
 
 
-def _read_vla_eval(entry: dict[Any, Any], budget: PixelBudget) -> Any:
+def _read_vla_eval(entry: dict[Any, Any]) -> Any:
     if "__image__" in entry:
         form, data = _field(entry, "format"), _field(entry, "data")
         if form == "raw":
             return read_array(data, entry.get("dtype", "|u1"), _field(entry, "shape"))
-        if form not in ("png", "jpeg"):
-            raise WireError("An image's format is none of png, jpeg and raw.")
-        return read_picture(data, budget)
+        if form not in ("png", "jpeg") or not isinstance(data, bytes):
+            raise WireError("An image's format is none of png, jpeg and raw, or its data are no bytes.")
+        return data
     if "__ndarray__" in entry:
         return read_array(_field(entry, "data"), _field(entry, "dtype"), _field(entry, "shape"))
     return entry
@@ -154,7 +189,7 @@ def _write_vla_eval(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} cannot be sent")
 
 
-def _read_groot(entry: dict[Any, Any], budget: PixelBudget) -> Any:
+def _read_groot(entry: dict[Any, Any]) -> Any:
     if "__ndarray_class__" in entry:
         return read_npy(_field(entry, "as_npy"))
     if "__ModalityConfig_class__" in entry:
@@ -173,7 +208,7 @@ OPENPI = Codec(_read_openpi, _write_openpi)
 """Arrays are maps with bytes keys."""
 
 VLA_EVAL = Codec(_read_vla_eval, _write_vla_eval)
-"""Arrays are maps with text keys, images may be PNG or JPEG. Our own HTTP clients use it too."""
+"""Arrays are maps with text keys, images may be PNG or JPEG, which stay bytes. Our own HTTP clients use it too."""
 
 GROOT = Codec(_read_groot, _write_groot)
 """Arrays are ``np.save`` files; modality configurations are marked maps."""
