@@ -188,11 +188,20 @@ class ActionClient:
 
     def act_together(self, observations: Sequence[Mapping[str, Any]]) -> np.ndarray:
         """Return (batch, horizon, action_dim) float32 for several of ``observation``'s maps; raises ServerError."""
+        actions: np.ndarray = self.ask_together(observations)["actions"]
+        return actions
+
+    def ask_together(self, observations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Return the server's whole reply: ``actions`` as of ``act_together``, ``incarnation`` and ``memories``.
+
+        The incarnation is new each time the server starts. Of a policy that remembers episodes there is a number for
+        each observation, which stays the same while nothing of its episode was forgotten. Raises ServerError.
+        """
         reply = self._ask("POST", "/act", {"observations": list(observations), "session": self._session})
         actions = reply.get("actions") if isinstance(reply, dict) else None
         if not isinstance(actions, np.ndarray) or actions.ndim != 3 or len(actions) != len(observations):
             raise ServerError(f"{self.url} answered without actions for {len(observations)} observations.")
-        return actions
+        return dict(reply)
 
     def end_episode(self, episode: str) -> None:
         """Have the server forget an episode. A server that is gone has forgotten it."""

@@ -1,8 +1,16 @@
 """Errors that a user can mend: one sentence, exit code 2, no traceback (see ``tformer.command``)."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from tformer.errors import CommandFailed, UserError
 
-__all__ = ["AssetError", "CheckpointError", "ConventionError", "RunFailed", "UserError"]
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["AssetError", "CheckpointError", "ConventionError", "EpisodesLost", "RunFailed", "UserError"]
 
 
 class ConventionError(UserError):
@@ -19,3 +27,14 @@ class CheckpointError(UserError):
 
 class RunFailed(CommandFailed):
     """The run cannot go on, though nothing was asked wrongly; the message is one sentence."""
+
+
+class EpisodesLost(Exception):
+    """What a policy remembered of some episodes is gone, so that they must be played again from their start.
+
+    chunks: (horizon, action_dim) float32 actions for each observation of the batch, None for the lost episodes'.
+    """
+
+    def __init__(self, sentence: str, chunks: Sequence[np.ndarray | None]) -> None:
+        super().__init__(sentence)
+        self.chunks = chunks

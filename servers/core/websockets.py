@@ -49,7 +49,7 @@ class LimitedWebSocketProtocol(WebSocketsSansIOProtocol):
                 break
             super().data_received(data[start : start + _SLICE])
         if not (self.frames or self.conn.reader.buffer):
-            self._unfinished = _cancelled(self._unfinished)
+            self._unfinished = _cancel(self._unfinished)
         elif self._unfinished is None:
             self._unfinished = self.loop.call_later(self._request_s, self._end, 1008, "the message did not arrive")
 
@@ -85,11 +85,11 @@ class LimitedWebSocketProtocol(WebSocketsSansIOProtocol):
     def resume_writing(self) -> None:
         """The client reads again."""
         super().resume_writing()
-        self._unread = _cancelled(self._unread)
+        self._unread = _cancel(self._unread)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clocks."""
-        self._unfinished, self._unread = _cancelled(self._unfinished), _cancelled(self._unread)
+        self._unfinished, self._unread = _cancel(self._unfinished), _cancel(self._unread)
         self.frames = []
         super().connection_lost(exc)
 
@@ -101,6 +101,8 @@ class LimitedWebSocketProtocol(WebSocketsSansIOProtocol):
             self.handle_parser_exception()
 
 
-def _cancelled(timer: asyncio.TimerHandle | None) -> None:
+def _cancel(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
+    """Stop a clock; returns None, which stands for one that does not run."""
     if timer is not None:
         timer.cancel()
+    return None

@@ -20,8 +20,9 @@ from ..client import ServerError
 from ..core.client_conventions import LIBERO_STATE, OPENPI, VLA_EVAL, canonical_axis_angle, fits_libero
 from ..core.images import fit
 from ..core.questions import blank_observation
+from .memories import EpisodeMemories, joined
 from .metadata import MAX_HORIZON, client_images, provenance_of, read_spec, table
-from .websocket_clients import OpenpiClient, VlaEvalClient
+from .websocket_clients import EpisodeBroken, OpenpiClient, VlaEvalClient
 
 _CONNECTIONS = 16
 _ROTATIONS: dict[str, Rotation] = {
@@ -52,9 +53,11 @@ class _PerEpisode(Generic[C]):
         self._clients: dict[str, C] = {}
         self._threads = ThreadPoolExecutor(_CONNECTIONS, "remote")
 
-    def ask(self, observations: Sequence[Observation], one: Callable[[C, Observation], np.ndarray]) -> np.ndarray:
-        """Return the answers to all of them, asked at once; the first that fails raises."""
-        return np.stack(list(self._threads.map(lambda o: one(self.client(o.episode), o), observations)))
+    def ask(
+        self, observations: Sequence[Observation], one: Callable[[C, Observation], np.ndarray | None]
+    ) -> np.ndarray:
+        """Return the answers to all of them, asked at once; the first that fails raises, EpisodesLost for a None."""
+        return joined(list(self._threads.map(lambda o: one(self.client(o.episode), o), observations)))
 
     def client(self, episode: str) -> C:
         """Return the episode's connection."""
@@ -85,6 +88,7 @@ class OpenpiRemote:
             self.spec = replace(own, action=action, max_batch=min(own.max_batch, _CONNECTIONS))
             self._images: ImageOrientation = client_images(said, url)
             self.provenance: Mapping[str, Any] = provenance_of(said, url)
+            self._memories = EpisodeMemories(url, said)
         else:
             self._images = OPENPI.images
             self.spec = PolicySpec(
@@ -100,18 +104,32 @@ class OpenpiRemote:
             self.provenance = {"server": url, "server_metadata": said}
             blank = blank_observation(self.spec)
             assert blank is not None
-            self.spec = replace(self.spec, horizon=len(self._ask(first, blank)))
+            self.spec = replace(self.spec, horizon=len(self._chunk(first, blank)["actions"]))
         first.close()
 
     def act(self, observations: Sequence[Observation]) -> np.ndarray:
-        """Return (batch, horizon, 7) float32; raises ServerError."""
+        """Return (batch, horizon, 7) float32; raises ServerError, and EpisodesLost."""
         return self._pool.ask(observations, self._ask)
 
     def forget(self, episode: str) -> None:
         """Close the episode's connection."""
         self._pool.drop(episode)
+        if self._ours:
+            self._memories.drop(episode)
 
-    def _ask(self, client: OpenpiClient, seen: Observation) -> np.ndarray:
+    def _ask(self, client: OpenpiClient, seen: Observation) -> np.ndarray | None:
+        """Return (horizon, dim) float32, or None when the server has lost what it remembered of the episode."""
+        reply = self._chunk(client, seen)
+        if self._ours:
+            if self._memories.restarted(reply):
+                self._memories.check_policy(client.metadata)
+            if self._memories.is_lost(seen.episode, seen.step, reply):
+                return None
+        chunk: np.ndarray = reply["actions"]
+        return chunk
+
+    def _chunk(self, client: OpenpiClient, seen: Observation) -> dict[str, Any]:
+        """Return the server's reply, with (horizon, dim) float32 ``actions``; raises ServerError."""
         message: dict[str, Any] = {"prompt": seen.instruction}
         names = list(self.spec.cameras if self._ours else OPENPI.cameras)
         for name, camera in zip(names, self.spec.cameras, strict=True):
@@ -121,13 +139,13 @@ class OpenpiRemote:
             message["observation/state"] = seen.state
         if self._ours:
             message |= {"episode": seen.episode, "step": seen.step, "state_keys": list(self.spec.state_keys)}
-        actions = client.infer(message)["actions"]
-        wanted = self.spec.action.dim
+        reply = client.infer(message)
+        actions, wanted = reply["actions"], self.spec.action.dim
         fits = isinstance(actions, np.ndarray) and actions.ndim == 2 and actions.shape[1] == wanted
         if not fits or not 1 <= len(actions) <= MAX_HORIZON or actions.dtype.kind not in "fiu":
             shape = getattr(actions, "shape", type(actions).__name__)
             raise ServerError(f"{self._url} answered actions of shape {shape}, not (horizon, {wanted}).")
-        return actions.astype(np.float32)
+        return reply | {"actions": actions.astype(np.float32)}
 
 
 class VlaEvalRemote:
@@ -147,15 +165,16 @@ class VlaEvalRemote:
         first.close()
 
     def act(self, observations: Sequence[Observation]) -> np.ndarray:
-        """Return (batch, 1, action_dim) float32; raises ServerError."""
-        return self._pool.ask(observations, self._ask)[:, None]
+        """Return (batch, 1, action_dim) float32; raises ServerError, and EpisodesLost."""
+        return self._pool.ask(observations, self._ask)
 
     def forget(self, episode: str) -> None:
         """End the episode and close its connection."""
         self._started.discard(episode)
         self._pool.drop(episode, lambda client: client.end_episode({"metrics": {}, "steps": 0, "elapsed_sec": 0.0}))
 
-    def _ask(self, client: VlaEvalClient, seen: Observation) -> np.ndarray:
+    def _ask(self, client: VlaEvalClient, seen: Observation) -> np.ndarray | None:
+        """Return (1, action_dim) float32, or None when the connection broke within the episode."""
         if seen.episode not in self._started:
             self._started.add(seen.episode)
             client.start_episode({"task": {"name": seen.instruction}, "episode": seen.episode})
@@ -165,13 +184,15 @@ class VlaEvalRemote:
             message["states"] = seen.state if self._keeps_sign else _without_sign(seen.state)
         try:
             action = np.array(client.act(message).get("actions"), np.float32)
+        except EpisodeBroken:
+            return None
         except (TypeError, ValueError):
             raise ServerError(f"{self._url} answered an action that is no list of numbers.") from None
         if action.shape != (self.spec.action.dim,):
             raise ServerError(f"{self._url} answered an action of shape {action.shape}, not ({self.spec.action.dim},).")
         if action[-1] == 0.0 and self._closes_at_zero:
             action[-1] = 1.0  # vla-eval's LIBERO client closes at 0, which the middle of the two would not
-        return action
+        return action[None]
 
 
 def _without_sign(state: np.ndarray) -> np.ndarray:

@@ -78,6 +78,10 @@ def _connected(url: str, headers: Mapping[str, str] | None, timeout_s: float) ->
         raise TryAgain(f"{type(error).__name__}: {error}{way}") from None
 
 
+class EpisodeBroken(ServerError):
+    """The connection broke within an episode, and with it what the server remembered of the episode."""
+
+
 class _WebSocket:
     """A connection that opens when it is needed and again after it broke."""
 
@@ -194,16 +198,16 @@ class VlaEvalClient(_WebSocket):
     def act(self, observation: Mapping[str, Any]) -> dict[str, Any]:
         """Return the payload that answers an observation; raises ServerError.
 
-        Also when the connection broke within an episode: what the server kept of it is lost, and with it the rest of
-        its chunk, so that going on would play something else.
+        It is EpisodeBroken when the connection broke: what the server kept of the episode is lost, and with it the rest
+        of its chunk, so that going on would play something else.
         """
         if self._socket is None and self._config is not None:
-            raise ServerError(f"{self.url} lost the connection within an episode, and what it remembered of it.")
+            raise EpisodeBroken(f"{self.url} lost the connection within an episode, and what it remembered of it.")
         try:
             self._tell("observation", observation)
             return self._answer("action")
         except TryAgain as error:
-            raise ServerError(f"{self.url} lost the connection within an episode: {error}.") from None
+            raise EpisodeBroken(f"{self.url} lost the connection within an episode: {error}.") from None
 
     def _greet(self) -> None:
         self._tell("hello", HELLO)

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import EpisodesLost, UserError
 from ..types import Observation, Policy, PolicySpec
 from .jobs import (
     Answered,
@@ -192,6 +192,8 @@ def ask_policy(policy: Policy, observations: Sequence[Observation]) -> Answered:
         wanted = (len(observations), spec.horizon, spec.action.dim)
         if actions.shape != wanted:
             raise ValueError(f"the policy {spec.name!r} returned actions of shape {actions.shape}, not {wanted}")
+    except EpisodesLost as lost:
+        return Answered(list(lost.chunks), str(lost))
     except Exception as error:
         return Answered((), sentence_of(error), traceback.format_exc(), isinstance(error, UserError))
     return Answered(list(actions))

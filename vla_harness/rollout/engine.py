@@ -11,7 +11,8 @@ Who may fail, and what follows:
   episode is an error. It raises on three of those with no answer in between: the policy is what is broken (a lost
   server, a full GPU), and the run ends with RunFailed; the three are not recorded, so that a resume plays them. A
   UserError is the policy's own word that it is well and cannot play this episode, so it never counts as broken.
-- **A copy of the policy is lost**, with its machine: another takes its place, and its episodes start again.
+- **A copy of the policy is lost**, with its machine: another takes its place, and its episodes start again. So do
+  episodes whose memory a policy's server lost (EpisodesLost); both count as attempts.
 
 Batches: whatever waits when a copy of the policy is free goes into one call, up to ``spec.max_batch``, oldest first.
 There is no waiting window: while the policy computes, questions pile up by themselves, so under load batches grow to
@@ -299,7 +300,7 @@ class _Engine:
             if not self._questions.settle(worker, question):
                 continue  # its worker died meanwhile
             if chunk is None:
-                self._abandon(worker, "its question was lost on its way to the policy")
+                self._abandon(worker, answered.sentence or "its question was lost on its way to the policy")
             else:
                 self._crew.batch_times.wait(time.perf_counter() - worker.heard_at)
                 worker.send(Act(chunk))

@@ -177,9 +177,9 @@ class Loaded:
 class Answered:
     """A batch is done.
 
-    chunks: (horizon, action_dim) float32 actions for each question, None for one that was lost on its way; or empty,
-        and then the policy raised.
-    sentence, trace: of what it raised. mendable: that was a UserError.
+    chunks: (horizon, action_dim) float32 actions for each question, None for one that was lost on its way, or whose
+        episode the policy has forgotten; or empty, and then the policy raised.
+    sentence, trace: of what it raised, or why questions were lost. mendable: that was a UserError.
     """
 
     chunks: Sequence[np.ndarray | None] = ()

@@ -115,9 +115,10 @@ class TformerPolicy(Policy):
         chunk = self.chunk(observation)
         if self._ensemble is None:
             return chunk[: self.spec.horizon]
-        chunks = self._chunks.setdefault(observation.episode, [])
-        chunks.append((observation.step, chunk))
-        chunks[:] = [(step, actions) for step, actions in chunks if observation.step - step < len(actions)]
+        # Chunks of this step or later ones are of a question asked again, or of an earlier episode of the same name.
+        known = self._chunks.get(observation.episode, [])
+        earlier = [(step, actions) for step, actions in known if 0 < observation.step - step < len(actions)]
+        chunks = self._chunks[observation.episode] = [*earlier, (observation.step, chunk)]
         weights = np.exp(-self._ensemble * np.arange(len(chunks))[::-1])
         now = np.stack([actions[observation.step - step] for step, actions in chunks])
         return (weights[:, None] * now).sum(0, keepdims=True).astype(np.float32) / np.float32(weights.sum())
