@@ -45,6 +45,7 @@ from vla_harness.servers.core.startup import (
     listen,
     read_token,
 )
+from vla_harness.servers.core.websockets import LimitedWebSocketProtocol
 from vla_harness.servers.protocols.app import RootProtocol, create_app
 from vla_harness.servers.protocols.zeromq import Gr00tSocket, Version
 from vla_harness.types import ImageOrientation
@@ -136,18 +137,26 @@ class Server:
         self.listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.port: int = self.listener.getsockname()[1]
         limit = int(options.max_body_mb * 2**20)
+        guard = Guard(self.token, is_loopback(options.host))
         self._zmq = None
         if options.zmq_port is not None:
             self._zmq = Gr00tSocket(
-                self.service, options.host, options.zmq_port, self.token, options.groot_version, limit, self.stop
+                self.service,
+                options.host,
+                options.zmq_port,
+                self.token,
+                options.groot_version,
+                limit,
+                self.stop,
+                guard.guesses,
             )
         self.zmq_port = self._zmq.port if self._zmq else None
-        guard = Guard(self.token, is_loopback(options.host))
         self._config = uvicorn.Config(
             create_app(self.service, guard, limit, options.protocol, options.limits.upload_mb * 2**20),
             http=partial(LimitedHttpProtocol, options.limits),  # type: ignore[arg-type] # uvicorn calls it as a class
             log_level="warning",
             access_log=False,  # addresses may hold a token
+            ws=partial(LimitedWebSocketProtocol, options.limits.request_s, options.limits.reply_s),  # type: ignore[arg-type] # as above
             ws_max_size=limit,
             ws_per_message_deflate=False,
             ws_ping_interval=30.0,

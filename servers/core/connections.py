@@ -16,6 +16,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from tformer.values import PositiveDuration, PositiveInt
 
+from .websockets import LimitedWebSocketProtocol
+
 _CLOSING_S = 5.0
 """Seconds that a closed connection's last answer gets to leave."""
 
@@ -62,7 +64,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._header_limit = limits.header_kb * 2**10
         self._refusal = (400, "The request is no HTTP/1.1.")
         self._in_header = False
-        self._since = 0.0
+        self.since = 0.0
         self._header_size = 0
         self._due: float | None = None
         self._request_due = 0.0
@@ -78,12 +80,13 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin; beyond the limit of connections another one goes, or this one is refused."""
         super().connection_made(transport)
-        self._since = time.monotonic()
-        self._due = self._since + self._limits.header_s
+        self.since = time.monotonic()
+        self._due = self.since + self._limits.header_s
         if len(self.connections) > self._limits.connections:
-            others = [c for c in self.connections if isinstance(c, LimitedHttpProtocol) and c is not self and c.waits]
+            kinds = LimitedHttpProtocol, LimitedWebSocketProtocol
+            others = [c for c in self.connections if isinstance(c, kinds) and c is not self and c.waits]
             if others:
-                min(others, key=lambda connection: connection._since).transport.abort()
+                min(others, key=lambda connection: connection.since).transport.abort()
             else:
                 self._refuse(503, "Too many connections are open; try again.")
 
@@ -103,10 +106,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Note when the request began."""
         super().on_message_begin()
-        self._since = time.monotonic()
+        self.since = time.monotonic()
         self._in_header, self._header_size = True, 0
-        self._due = self._since + self._limits.header_s
-        self._request_due = self._since + self._limits.request_s
+        self._due = self.since + self._limits.header_s
+        self._request_due = self.since + self._limits.request_s
 
     def on_url(self, url: bytes) -> None:
         """Count the path's bytes."""
@@ -133,7 +136,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Note when the connection became idle."""
         super().on_response_complete()
-        self._since = time.monotonic()
+        self.since = time.monotonic()
 
     def pause_writing(self) -> None:
         """Note since when the client reads nothing."""

@@ -52,13 +52,9 @@ class NamedActions(Protocol):
 
 @dataclass(frozen=True)
 class Act:
-    """Asks for a chunk, (horizon, action_dim) float32.
-
-    begins: the client says that the episode begins here: whatever the policy remembers of its name is of another one.
-    """
+    """Asks for a chunk, (horizon, action_dim) float32."""
 
     observation: Observation
-    begins: bool = False
 
 
 @dataclass(frozen=True)

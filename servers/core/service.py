@@ -165,8 +165,8 @@ class ActionService:
     def _remember(self, questions: Sequence[Question], session: str) -> list[int]:
         if not self._keeps_memory:
             return []
-        acts = [question for question in questions if isinstance(question, Act)]
-        return [self._sessions.use(act.observation.episode, session, act.begins) for act in acts]
+        asked = [question.observation for question in questions if isinstance(question, Act)]
+        return [self._sessions.use(one.episode, session, one.step) for one in asked]
 
     async def _answer(self, questions: Sequence[Question]) -> list[Any]:
         try:

@@ -17,6 +17,7 @@ TAKEOVER_S = 15.0
 class _Episode(NamedTuple):
     session: str
     last: float
+    step: int
     memory: int
 
 
@@ -34,11 +35,11 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._episodes)
 
-    def use(self, episode: str, session: str, begins: bool = False) -> int:
+    def use(self, episode: str, session: str, step: int = 0) -> int:
         """Note that the client ``session`` plays ``episode``; raises Refusal (409) while another one does.
 
-        begins: it starts anew, so that what is remembered under its name is forgotten. Returns a number of the memory:
-        the same for as long as nothing of the episode was forgotten.
+        step: of the episode; back at 0 after later ones it is another episode of the same name, so that what is
+        remembered is forgotten. Returns a number of the memory: the same while nothing of the episode was forgotten.
         """
         now = time.monotonic()
         known = self._episodes.get(episode)
@@ -49,11 +50,11 @@ class Sessions:
                 "episode",
                 retry_after_s=5,
             )
-        if known is not None and (begins or known.session != session):
+        if known is not None and (known.session != session or step == 0 < known.step):
             self._forget(episode)
             known = None
         memory = next(self._memories) if known is None else known.memory
-        self._episodes[episode] = _Episode(session, now, memory)
+        self._episodes[episode] = _Episode(session, now, step, memory)
         self._episodes.move_to_end(episode)
         while len(self._episodes) > self._limit:
             oldest, _ = self._episodes.popitem(last=False)

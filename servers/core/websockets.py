@@ -34,7 +34,7 @@ class LimitedWebSocketProtocol(WebSocketsSansIOProtocol):
         self._fragments = 0
         self._unfinished: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
-        self._since = time.monotonic()
+        self.since = time.monotonic()
 
     @property
     def waits(self) -> bool:
@@ -43,7 +43,7 @@ class LimitedWebSocketProtocol(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read frames."""
-        self._since = time.monotonic()
+        self.since = time.monotonic()
         for start in range(0, len(data), _SLICE):
             if self.transport.is_closing():
                 break

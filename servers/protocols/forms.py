@@ -124,7 +124,7 @@ def _native_question(given: Mapping[str, Any], service: ActionService, where: st
         )
     except Refusal as refusal:
         raise bad_field(where + refusal.field, refusal.sentence.partition(": ")[2]) from None
-    return Act(observation, given.get("step") == 0)
+    return Act(observation)
 
 
 def foreign_observation(
@@ -231,7 +231,7 @@ def _chunk(
     convert = action_conversion(client, spec)
     return Request(
         protocol,
-        [Act(observation, message.get("step") == 0)],
+        [Act(observation)],
         lambda answers: reply(convert(answers[0]).astype(np.float64)),
         fleeting=fleeting,
     )

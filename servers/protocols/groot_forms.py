@@ -157,7 +157,7 @@ def _unnamed(flat: Mapping[str, Any], service: ActionService, message: Mapping[s
             episode,
             fields.count(message, "step"),
         )
-        questions.append(Act(observation, message.get("step") == 0))
+        questions.append(Act(observation))
 
     convert = action_conversion(GROOT, spec) if libero else lambda chunk: chunk
 

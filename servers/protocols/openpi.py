@@ -108,7 +108,7 @@ def _read(
         episode,
         step,
     )
-    return Act(observation, message.get("step") == 0)
+    return Act(observation)
 
 
 def _image(message: Mapping[str, Any], camera: str, key: str, pixels: PixelBudget) -> np.ndarray:

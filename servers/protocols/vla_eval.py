@@ -109,7 +109,7 @@ class _Client:
     async def _action(self, payload: Mapping[str, Any], size: int) -> np.ndarray:
         if not self._left:
             observation = await decode(size, lambda pixels: self._observation(payload, pixels))
-            work = self._service.answer([Act(observation, begins=self._step == 0)], "vla-eval", self._name)
+            work = self._service.answer([Act(observation)], "vla-eval", self._name)
             (chunk,) = await self._conversation.unless_gone(work)
             self._left.extend(self._convert(chunk))
         self._step += 1

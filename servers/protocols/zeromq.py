@@ -23,6 +23,7 @@ from vla_harness.errors import UserError
 from ..core import fields
 from ..core.decoding import decode
 from ..core.refusal import Refusal
+from ..core.security import GuessLimiter
 from ..core.service import ActionService
 from ..wire.arrays import WireError
 from ..wire.codecs import GROOT
@@ -58,14 +59,16 @@ class Gr00tSocket:
         version: Version = "n1.5",
         max_body: int = 64 * 2**20,
         stop: Callable[[], None] | None = None,
+        guesses: GuessLimiter | None = None,
     ) -> None:
         """Bind; raises UserError when the port is taken.
 
         version: whose ``get_modality_config`` is answered: N1.5's clients read JSON text, N1.6's maps. stop: ends the
         server; called on ``kill``, which needs a token. port: 0 for any free one, then see ``self.port``.
+        guesses: slows down whoever tries tokens.
         """
         self._service, self._token, self._version, self._stop = service, token, version, stop
-        self._max_body = max_body
+        self._max_body, self._guesses = max_body, guesses or GuessLimiter()
         self._tasks: dict[int, set[asyncio.Task[None]]] = {}
         self._messages = self._bytes = 0
         self._context = zmq.asyncio.Context()
@@ -109,7 +112,7 @@ class Gr00tSocket:
         enveloped = len(frames) > 1 and not len(frames[1])
         head = [frame.bytes for frame in frames[: 2 if enveloped else 1]]
         body = [frame.bytes for frame in frames[len(head) :]]
-        task = asyncio.create_task(self._reply(head, body))
+        task = asyncio.create_task(self._reply(head, body, str(frames[0].get("Peer-Address"))))
         connection = frames[0].get(zmq.SRCFD)
         self._tasks.setdefault(connection, set()).add(task)
         task.add_done_callback(partial(self._done, connection))
@@ -128,13 +131,13 @@ class Gr00tSocket:
                 for task in self._tasks.get(event["value"], ()):
                     task.cancel()
 
-    async def _reply(self, head: list[bytes], body: list[bytes]) -> None:
+    async def _reply(self, head: list[bytes], body: list[bytes], address: str) -> None:
         """Answer one message. Whatever happens there is an answer, because a REQ socket cannot go on without."""
         try:
             with self._under_way(sum(map(len, body))):
                 if len(body) != 1:
                     raise Refusal(400, f"The message has {len(body)} parts: send one, in msgpack.")
-                reply = GROOT.pack(await self.answer(body[0]))
+                reply = GROOT.pack(await self.answer(body[0], address))
         except Refusal as refusal:
             reply = GROOT.pack({"error": refusal.sentence})
         except asyncio.CancelledError:
@@ -158,13 +161,14 @@ class Gr00tSocket:
             self._messages -= 1
             self._bytes -= size
 
-    async def answer(self, body: bytes) -> Any:
+    async def answer(self, body: bytes, address: str = "") -> Any:
         """Return the reply's value; raises Refusal. The token comes first, whatever else the message holds."""
         try:
             if self._token is not None:
-                shown = await decode(len(body), lambda _: GROOT.peek(body))
-                if not _is_token(shown, self._token):
+                await asyncio.sleep(self._guesses.reserve(address))
+                if not _is_token(await decode(len(body), lambda _: GROOT.peek(body)), self._token):
                     return {"error": UNAUTHORIZED}
+                self._guesses.forgive(address)
             message = await decode(len(body), lambda _: GROOT.unpack(body))
         except WireError as error:
             raise Refusal(400, str(error)) from None

@@ -133,12 +133,16 @@ class RawChunkPolicy(LookingPolicy):
 
 @contextmanager
 def serving(policy: Policy, token: str | None = None, **options: Any) -> Iterator[Server]:
-    """Serve ``policy`` on free ports of this machine until the block is left; ready when it begins."""
+    """Serve ``policy`` on ports of this machine, free ones unless ``port`` says which, until the block is left.
+
+    The server is ready when the block begins.
+    """
     settings = {
         key: options.pop(key) for key in ("max_batch", "max_wait_s", "max_queue", "openvla_compat") if key in options
     }
     listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", options.pop("port", 0)))
     chosen = ActionServer(policy="random", zmq_port=0, drain_s=options.pop("drain_s", 2.0), **options)
     server = Server(chosen, ActionService(policy, ServiceSettings(**settings)), token, listener)
     thread = threading.Thread(target=server.run)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.vla_harness.toy_runs import CARD, Reacher, jobs, play, substance
-from vla_harness.errors import ConventionError, RunFailed, UserError
+from vla_harness.errors import ConventionError, EpisodesLost, RunFailed, UserError
 from vla_harness.policies.basic import RandomPolicy
 from vla_harness.rollout import RolloutSettings, run_episodes
 from vla_harness.types import EpisodeResult, Observation
@@ -42,6 +42,28 @@ def test_a_worker_that_dies_is_replaced_and_its_episode_played_again(
     assert {key for key, result in results.items() if result.attempts == 2} == {"toy/0/1/7"}
     assert policy.forgotten.count("toy/0/1/7") == 2
     assert len(log) == 1 and "killed by SIGKILL" in log[0]
+
+
+def test_an_episode_whose_memory_was_lost_is_played_again_and_its_neighbours_go_on(
+    expected: dict[str, EpisodeResult],
+) -> None:
+    class Forgetful(Reacher):
+        lost = 0
+
+        def act(self, observations: Sequence[Observation]) -> np.ndarray:
+            actions = super().act(observations)
+            hit = [o.episode == "toy/0/1/7" and o.step > 0 and not self.lost for o in observations]
+            if not any(hit):
+                return actions
+            self.lost += 1
+            chunks = [None if gone else chunk for gone, chunk in zip(hit, actions, strict=True)]
+            raise EpisodesLost("the server lost what its policy remembered of the episode", chunks)
+
+    log: list[str] = []
+    results = play(jobs(), Forgetful(), workers=2, log=log.append)
+    assert substance(results) == substance(expected)
+    assert {key for key, result in results.items() if result.attempts == 2} == {"toy/0/1/7"}
+    assert log == ["toy/0/1/7\nthe server lost what its policy remembered of the episode (loss 1)"]
 
 
 def test_a_worker_that_hangs_is_replaced_and_its_episode_played_again(
