@@ -21,7 +21,18 @@ from PIL import Image
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect as websocket
 
-from tests.servers.toys import LookingPolicy, RawPolicy, frame, native, observation, post, serving, url, wait_until
+from tests.servers.toys import (
+    LookingPolicy,
+    RawPolicy,
+    all_that_comes,
+    frame,
+    native,
+    observation,
+    post,
+    serving,
+    url,
+    wait_until,
+)
 from vla_harness.servers.action_server import Server
 from vla_harness.servers.core import fields
 from vla_harness.servers.core.connections import ConnectionLimits
@@ -246,16 +257,6 @@ def shaken(server: Server, path: str = "/openpi", **options: int) -> socket.sock
     return connection
 
 
-def all_of(connection: socket.socket) -> bytes:
-    parts = []
-    try:
-        while part := connection.recv(65536):
-            parts.append(part)
-    except ConnectionResetError:
-        pass
-    return b"".join(parts)
-
-
 def header(opcode: int, size: int, last: bool = True) -> bytes:
     """Return a client's frame header of fewer than 126 bytes; the mask is zero."""
     return bytes([opcode | (0x80 if last else 0), 0x80 | size, 0, 0, 0, 0])
@@ -264,14 +265,14 @@ def header(opcode: int, size: int, last: bool = True) -> bytes:
 def test_a_message_in_very_many_fragments_ends_the_connection(server: Server) -> None:
     with shaken(server) as connection:
         connection.sendall(header(2, 1, last=False) + b"x" + (header(0, 1, last=False) + b"x") * 2000)
-        assert b"more than 1024 fragments" in all_of(connection)
+        assert b"more than 1024 fragments" in all_that_comes(connection)
 
 
 @pytest.mark.parametrize("begun", [header(2, 9) + b"x", header(2, 1, last=False) + b"x"], ids=["frame", "fragment"])
 def test_a_message_that_does_not_arrive_ends_the_connection(server: Server, begun: bytes) -> None:
     with shaken(server) as connection:
         connection.sendall(begun)
-        assert b"the message did not arrive" in all_of(connection)
+        assert b"the message did not arrive" in all_that_comes(connection)
 
 
 def test_answers_that_nobody_reads_end_the_connection(server: Server) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.servers.toys import LookingPolicy, native, post, serving, url, wait_until
+from tests.servers.toys import LookingPolicy, all_that_comes, native, post, serving, url, wait_until
 from vla_harness.servers.action_server import Server
 from vla_harness.servers.core.connections import ConnectionLimits
 from vla_harness.servers.core.refusal import Refusal
@@ -41,17 +41,6 @@ def connected(server: Server, *parts: bytes) -> Iterator[socket.socket]:
         for part in parts:
             connection.sendall(part)
         yield connection
-
-
-def answer(connection: socket.socket) -> bytes:
-    """Return all that comes until the server closes."""
-    parts = []
-    try:
-        while part := connection.recv(65536):
-            parts.append(part)
-    except ConnectionResetError:
-        pass
-    return b"".join(parts)
 
 
 def status(reply: bytes) -> int:
@@ -88,7 +77,7 @@ def healthy(server: Server) -> bool:
 def test_what_does_not_arrive_in_time_is_closed(server: Server, sent: list[bytes], expected: int) -> None:
     with connected(server, *sent) as connection:
         started = time.monotonic()
-        assert status(answer(connection)) == expected
+        assert status(all_that_comes(connection)) == expected
         assert time.monotonic() - started < 8
     assert healthy(server)
 
@@ -129,7 +118,7 @@ def test_large_headers_are_refused(server: Server, sent: list[bytes]) -> None:
                 connection.sendall(part)
         except OSError:  # it has been closed already
             pass
-        assert status(answer(connection)) in (431, 0)
+        assert status(all_that_comes(connection)) in (431, 0)
     assert healthy(server)
 
 
@@ -138,7 +127,7 @@ def test_beyond_the_limit_the_longest_waiting_connection_goes(server: Server) ->
         silent = [stack.enter_context(connected(server)) for _ in range(LIMITS.connections)]
         wait_until(lambda: len(server._running.server_state.connections) == LIMITS.connections)  # type: ignore[union-attr]
         assert healthy(server)  # a client that asks gets through
-        assert answer(silent[0]) == b""
+        assert all_that_comes(silent[0]) == b""
     assert healthy(server)
 
 
@@ -148,7 +137,7 @@ def test_connections_that_are_served_are_not_given_up() -> None:
         asked = [clients.submit(post, server, {"observations": [native(step)]}) for step in range(2)]
         wait_until(lambda: server.service.unfinished == 2)
         with connected(server, HEALTH) as connection:
-            reply = answer(connection)
+            reply = all_that_comes(connection)
         assert status(reply) == 503 and b"Too many connections" in reply and b"retry-after: 1" in reply
         assert all(reply.result().ok for reply in asked)
 
@@ -164,16 +153,16 @@ def test_replies_that_nobody_reads_end_the_connection(server: Server) -> None:
             while time.monotonic() < started + 10:
                 connection.sendall(asked)
     with connected(server, HEALTH * 200) as connection:
-        assert answer(connection).count(b"HTTP/1.1") <= 2 * LIMITS.pipelined
+        assert all_that_comes(connection).count(b"HTTP/1.1") <= 2 * LIMITS.pipelined
     with connected(server, HEALTH * LIMITS.pipelined) as connection:
-        assert answer(connection).count(b"HTTP/1.1 200") == LIMITS.pipelined
+        assert all_that_comes(connection).count(b"HTTP/1.1 200") == LIMITS.pipelined
     assert healthy(server)
 
 
 def test_bodies_of_all_requests_together_have_a_limit(server: Server) -> None:
     half = b"Content-Length: 700000\r\n\r\n" + b"x" * 600_000
     with connected(server, HEAD, half), connected(server, HEAD, half) as second:
-        reply = answer(second)
+        reply = all_that_comes(second)
         assert status(reply) == 503 and b"Too many large requests" in reply
     wait_until(lambda: post(server, {"observations": [native()]}).ok)  # the first one's bytes are given back
 
@@ -277,5 +266,5 @@ def test_two_hundred_clients_at_once() -> None:
         clients = [stack.enter_context(connected(busy, head)) for _ in range(200)]
         for client in clients:
             client.sendall(body)
-        assert [status(answer(client)) for client in clients] == [200] * 200
+        assert [status(all_that_comes(client)) for client in clients] == [200] * 200
         wait_until(lambda: busy._running.server_state.connections == set())  # type: ignore[union-attr]

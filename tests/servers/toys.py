@@ -196,3 +196,14 @@ def post(server: Server, message: Any, **options: Any) -> requests.Response:
     headers = {"Content-Type": "application/msgpack"} | options.pop("headers", {})
     body = message if isinstance(message, bytes) else VLA_EVAL.pack(message)
     return requests.post(f"{url(server)}/act", data=body, headers=headers, timeout=30, **options)
+
+
+def all_that_comes(connection: socket.socket) -> bytes:
+    """Return the bytes that come until the server closes."""
+    parts = []
+    try:
+        while part := connection.recv(65536):
+            parts.append(part)
+    except ConnectionResetError:
+        pass
+    return b"".join(parts)
