@@ -298,6 +298,7 @@ def _serve(options: ActionServer) -> int:
     announce("websocket", f"ws{secure}://{host}:{server.port} ({options.protocol}; also /openpi and /vla-eval)")
     if server.zmq_port is not None:
         announce("zeromq", f"tcp://{host}:{server.zmq_port} (GR00T {options.groot_version})")
+    announce("other clients", server.service.other_clients)
     announce("token", "required" if server.token else "none")
     unanswered = server.run()
     requests = f"{unanswered} request{'s' * (unanswered > 1)} got 503 after --drain-s {options.drain_s:g}"

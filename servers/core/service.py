@@ -93,6 +93,12 @@ class ActionService:
         return self.settings.client_images or (client.images if fits_libero(spec) else spec.image_orientation)
 
     @property
+    def other_clients(self) -> str:
+        """Return words for the conventions in which other projects' clients are served."""
+        whose = "LIBERO's conventions" if fits_libero(self.policy.spec) else "the policy's own conventions"
+        return f"{whose}, frames {self.images_of(OPENPI)}"
+
+    @property
     def unnorm_keys(self) -> tuple[str, ...]:
         """Return the data sets whose statistics scale the policy's actions, if it has any."""
         return tuple(getattr(self.policy, "unnorm_keys", ()))
