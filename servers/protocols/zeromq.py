@@ -11,12 +11,10 @@ import hmac
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
 from typing import Any, Literal
 
 import zmq
 import zmq.asyncio
-from zmq.utils.monitor import recv_monitor_message
 
 from vla_harness.errors import UserError
 
@@ -28,6 +26,7 @@ from ..core.service import ActionService
 from ..wire.arrays import WireError
 from ..wire.codecs import GROOT
 from . import forms
+from .departures import Departures
 from .groot_forms import modality_config, read_groot
 
 log = logging.getLogger("vla_harness.servers")
@@ -69,10 +68,10 @@ class Gr00tSocket:
         """
         self._service, self._token, self._version, self._stop = service, token, version, stop
         self._max_body, self._guesses = max_body, guesses or GuessLimiter()
-        self._tasks: dict[int, set[asyncio.Task[None]]] = {}
         self._messages = self._bytes = 0
         self._context = zmq.asyncio.Context()
         self._socket = self._context.socket(zmq.ROUTER)
+        self._departures = Departures(self._socket)
         self._socket.setsockopt(zmq.RCVHWM, _WAITING)
         self._socket.setsockopt(zmq.SNDHWM, _WAITING)
         self._socket.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
@@ -92,11 +91,13 @@ class Gr00tSocket:
 
     async def serve(self) -> None:
         """Answer messages, each in a task of its own, so that concurrent clients share batches."""
-        departures = asyncio.create_task(self._watch_departures())
+        departures = asyncio.create_task(self._departures.watch())
+        tasks: set[asyncio.Task[None]] = set()
         try:
             while True:
-                frames = await self._socket.recv_multipart(copy=False)
-                self._accept(frames)
+                task = asyncio.create_task(self._reply(await self._socket.recv_multipart(copy=False)))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
         finally:
             departures.cancel()
             with suppress(asyncio.CancelledError):
@@ -107,37 +108,18 @@ class Gr00tSocket:
         self._socket.disable_monitor()
         self._context.destroy(linger=_LINGER_MS)
 
-    def _accept(self, frames: Sequence[zmq.Frame]) -> None:
-        """Begin to answer a message: address, empty frame, body, as REQ sockets send it; DEALERs may leave it out."""
+    async def _reply(self, frames: Sequence[zmq.Frame]) -> None:
+        """Answer a message: address, empty frame, body, as REQ sockets send it; DEALERs may leave the empty one out.
+
+        Whatever happens there is an answer, because a REQ socket cannot go on without.
+        """
         enveloped = len(frames) > 1 and not len(frames[1])
         head = [frame.bytes for frame in frames[: 2 if enveloped else 1]]
         body = [frame.bytes for frame in frames[len(head) :]]
-        task = asyncio.create_task(self._reply(head, body, str(frames[0].get("Peer-Address"))))
-        connection = frames[0].get(zmq.SRCFD)
-        self._tasks.setdefault(connection, set()).add(task)
-        task.add_done_callback(partial(self._done, connection))
-
-    def _done(self, connection: int, task: asyncio.Task[None]) -> None:
-        tasks = self._tasks.get(connection, set())
-        tasks.discard(task)
-        if not tasks:
-            self._tasks.pop(connection, None)
-
-    async def _watch_departures(self) -> None:
-        """Cancel the requests of clients that have left, so that their places in the queue are free."""
-        with self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED) as events:
-            while True:
-                event = await recv_monitor_message(events)
-                for task in self._tasks.get(event["value"], ()):
-                    task.cancel()
-
-    async def _reply(self, head: list[bytes], body: list[bytes], address: str) -> None:
-        """Answer one message. Whatever happens there is an answer, because a REQ socket cannot go on without."""
+        work = asyncio.ensure_future(self._packed(body, str(frames[0].get("Peer-Address"))))
+        self._departures.note(frames[0], work)
         try:
-            with self._under_way(sum(map(len, body))):
-                if len(body) != 1:
-                    raise Refusal(400, f"The message has {len(body)} parts: send one, in msgpack.")
-                reply = GROOT.pack(await self.answer(body[0], address))
+            reply = await work
         except Refusal as refusal:
             reply = GROOT.pack({"error": refusal.sentence})
         except asyncio.CancelledError:
@@ -147,6 +129,13 @@ class Gr00tSocket:
             reply = GROOT.pack({"error": "The server failed on this message; its log says how."})
         with suppress(zmq.ZMQError):  # the server has ended
             await self._socket.send_multipart([*head, reply])
+
+    async def _packed(self, body: Sequence[bytes], address: str) -> bytes:
+        """Return the reply's bytes; raises Refusal."""
+        with self._under_way(sum(map(len, body))):
+            if len(body) != 1:
+                raise Refusal(400, f"The message has {len(body)} parts: send one, in msgpack.")
+            return GROOT.pack(await self.answer(body[0], address))
 
     @contextmanager
     def _under_way(self, size: int) -> Iterator[None]:
