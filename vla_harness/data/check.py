@@ -185,7 +185,7 @@ def _check_camera(dataset: Dataset, episode: Episode, camera: str, label: str) -
         count = round((min(end, video.times[-1]) - part.start) * dataset.fps) + 1
         if count != episode.length:
             yield f"{label} has {episode.length} rows and {count} frames of {camera} in {part.path}."
-        storage.images(episode.position, camera, [episode.length - 1])
+        storage.raw_images(episode.position, camera, [episode.length - 1])
         size = (video.height, video.width)
     if size != dataset.features[camera].shape[:2]:
         yield f"{label} has frames {size} of {camera}, and meta/info.json says {dataset.features[camera].shape[:2]}."

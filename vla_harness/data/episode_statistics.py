@@ -84,7 +84,9 @@ def numeric_statistics(columns: Mapping[str, Any], version: str) -> dict[str, An
 def statistic_shapes(feature: Feature, version: str) -> tuple[tuple[int, ...], ...]:
     """Return the shapes that lerobot of ``version`` writes a feature's statistics in, the preferred one first."""
     if feature.is_visual:
-        return ((3, 1, 1),)
+        return (
+            ((1, 1, 1), (3, 1, 1)) if feature.is_depth else ((3, 1, 1),)
+        )  # lerobot up to 0.4 knew three channels only
     if version == "v2.1":
         return (feature.shape,)
     return ((feature.shape[-1],), feature.shape)  # lerobot's own conversion keeps those of v2.1
@@ -97,9 +99,13 @@ def image_statistics(episode: Episode, camera: str) -> dict[str, Any]:
         return dict(stored)
     found = ImageStatistics()
     rows = np.unique(np.linspace(0, episode.length - 1, SAMPLED_FRAMES).round().astype(int)).tolist()
-    images = [_three_channels(image) for image in episode.raw_images(camera, rows)]
+    raw = episode.raw_images(camera, rows)
+    if episode.dataset.features[camera].is_depth:
+        return _number_statistics(np.stack(raw).reshape(-1, 1), len(raw)) | dict(stored)  # in the stored unit
+    images = [_three_channels(image) for image in raw]
     if any(image.dtype != np.uint8 for image in images):
-        return _number_statistics(np.stack(images)) | dict(stored)
+        # They are no 8-bit colors, and lerobot divides them by 255 all the same.
+        return _number_statistics(np.stack(images).reshape(-1, 3) / 255, len(images)) | dict(stored)
     for image in images:
         found.add(image)
     return found.result() | dict(stored)
@@ -111,12 +117,12 @@ def _three_channels(image: np.ndarray) -> np.ndarray:
     return channels[..., :3] if channels.shape[2] >= 3 else np.repeat(channels[..., :1], 3, axis=2)
 
 
-def _number_statistics(images: np.ndarray) -> dict[str, Any]:
-    """Return lerobot's entry of (n, H, W, 3) numbers that are no 8-bit colors; it divides them by 255 all the same."""
-    pixels = images.reshape(-1, 3).astype(np.float64) / 255
+def _number_statistics(pixels: np.ndarray, count: int) -> dict[str, Any]:
+    """Return lerobot's entry of (n, channels) ``pixels`` of ``count`` images."""
+    pixels = pixels.astype(np.float64)
     found = {name: getattr(pixels, name)(axis=0) for name in BASIC}
     found |= dict(zip(QUANTILES, np.quantile(pixels, list(QUANTILES.values()), axis=0), strict=True))
-    return {name: value.reshape(3, 1, 1).tolist() for name, value in found.items()} | {"count": [len(images)]}
+    return {name: value.reshape(-1, 1, 1).tolist() for name, value in found.items()} | {"count": [count]}
 
 
 def merged_image_statistics(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -174,7 +180,7 @@ def _whole(entry: Any, feature: Feature) -> dict[str, Any]:
     """Return the statistics of ``entry`` by lerobot's names; {} unless the basic ones and the count are there."""
     if not isinstance(entry, Mapping):
         return {}
-    (shape,) = statistic_shapes(feature, "v3.0")
+    shape = next((s for s in statistic_shapes(feature, "v3.0") if _is_array(entry.get("mean"), s)), ())
     known = {name: entry[name] for name in (*BASIC, *QUANTILES) if _is_array(entry.get(name), shape)}
     if not (known.keys() >= set(BASIC) and _is_array(entry.get("count"), (1,)) and entry["count"][0] > 0):
         return {}

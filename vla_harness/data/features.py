@@ -40,6 +40,11 @@ class Feature:
         return self.dtype in VISUAL
 
     @property
+    def is_depth(self) -> bool:
+        """Whether its frames are distances, which lerobot marks in ``info``."""
+        return any(self.info.get(mark) is True for mark in ("is_depth_map", "video.is_depth_map"))
+
+    @property
     def size(self) -> int:
         """Numbers in one row's value."""
         return math.prod(self.shape)

@@ -55,22 +55,32 @@ class LeRobotStorage:
 
     def images(self, episode: int, camera: str, rows: Sequence[int]) -> np.ndarray:
         """See Storage. A video's frame is the one nearest to the row's timestamp, as in lerobot and GR00T."""
-        place = self.layout.files[episode]
         if self.layout.features[camera].dtype == "image":
             shape = self.layout.features[camera].shape
             require_memory(len(rows) * shape[0] * shape[1] * 3, f"{camera} of {self.layout.root}, {len(rows)} images,")
             cells = zip(self.cells(episode, camera, rows), rows, strict=True)
             return np.stack([color_image(cell, shape, self._where(episode, row, camera)) for cell, row in cells])
-        video = self.video(place.videos[camera].path)
-        stamps = self.columns(episode).get("timestamp")
-        times = (np.arange(self.layout.episodes[episode].length) / self.layout.fps) if stamps is None else stamps
-        frames = self._frames(episode, camera, np.asarray(times, np.float64)[list(rows)], rows)
+        if self.layout.features[camera].is_depth:
+            raise UserError(
+                f"{camera} of {self.layout.root} is a video of depth, which is no color image: choose another camera."
+            )
+        video, frames = self._video_frames(episode, camera, rows)
         whole = self._whole(video)
         return video.read(frames) if whole is None else whole[frames]
+
+    def _video_frames(self, episode: int, camera: str, rows: Sequence[int]) -> tuple[VideoFile, np.ndarray]:
+        """Return the video of ``camera`` and the numbers of its frames that belong to ``rows``."""
+        video = self.video(self.layout.files[episode].videos[camera].path)
+        stamps = self.columns(episode).get("timestamp")
+        times = (np.arange(self.layout.episodes[episode].length) / self.layout.fps) if stamps is None else stamps
+        return video, self._frames(episode, camera, np.asarray(times, np.float64)[list(rows)], rows)
 
     def raw_images(self, episode: int, camera: str, rows: Sequence[int]) -> list[np.ndarray]:
         """See Storage."""
         feature = self.layout.features[camera]
+        if feature.dtype != "image" and feature.is_depth:
+            video, frames = self._video_frames(episode, camera, rows)
+            return list(video.read(frames, depth=True))
         if feature.dtype != "image":
             return list(self.images(episode, camera, rows))
         cells = zip(self.cells(episode, camera, rows), rows, strict=True)
@@ -89,7 +99,7 @@ class LeRobotStorage:
         """See Storage."""
         feature = self.layout.features[camera]
         if feature.dtype != "image":
-            return True
+            return not feature.is_depth
         where = self._where(episode, 0, camera)
         return open_image(self.cells(episode, camera, [0])[0], feature.shape, where).mode in COLORS
 

@@ -63,11 +63,15 @@ class VideoFile:
         nearer_left = times - known[left] <= known[right] - times
         return first + np.where(nearer_left, left, right)
 
-    def read(self, frames: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Return (n, height, width, 3) uint8: the n ``frames``, in the order asked for."""
+    def read(self, frames: Sequence[int] | np.ndarray, depth: bool = False) -> np.ndarray:
+        """Return (n, height, width, 3) uint8: the n ``frames``, in the order asked for.
+
+        depth: return (n, height, width) uint16 instead, the brightness as it is encoded, in 16 bits.
+        """
         wanted = np.asarray(frames, np.int64)
         require_memory(len(wanted) * self.height * self.width * 3, f"{self.path} with {len(wanted):,} frames")
-        output = np.empty((len(wanted), self.height, self.width, 3), np.uint8)
+        size = len(wanted), self.height, self.width
+        output = np.empty(size, np.uint16) if depth else np.empty((*size, 3), np.uint8)
         if not len(wanted):
             return output
         unique, positions = np.unique(wanted, return_inverse=True)
@@ -88,5 +92,5 @@ class VideoFile:
                         break
                 if reached != pts:
                     raise UserError(f"{self.path} ends or skips at frame {unique[i]}: copy the file again.")
-                output[positions == i] = frame.to_ndarray(format="rgb24")
+                output[positions == i] = frame.to_ndarray(format="gray16le" if depth else "rgb24")
         return output

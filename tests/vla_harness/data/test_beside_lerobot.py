@@ -6,6 +6,7 @@ Each was tried with those releases; here are the facts of the files that decided
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.vla_harness.data import recorded as toy
 from vla_harness.data import DatasetWriter, Feature, convert_dataset, open_dataset
 from vla_harness.data.__main__ import main
 from vla_harness.data.check import check_dataset
+from vla_harness.errors import UserError
 
 NAMES = {"min", "max", "mean", "std", "count", "q01", "q10", "q50", "q90", "q99"}
 CAMERAS = ("observation.images.front", "observation.images.wrist")
@@ -125,3 +127,25 @@ def test_nvidias_loader_finds_a_video_for_every_camera_that_modality_json_lists(
         assert content["video"] == {"front": {"original_key": toy.VIDEO}}
         assert content["image"] == {"wrist": {"original_key": toy.IMAGE}}
         assert open_dataset(path).modality.video == {"front": toy.VIDEO, "wrist": toy.IMAGE}
+
+
+@pytest.mark.parametrize("mark", ["is_depth_map", "video.is_depth_map"])  # lerobot 0.6.1's, and earlier ones'
+def test_videos_of_depth_are_kept_and_are_no_colors(mark: str, v21: Path, tmp_path: Path) -> None:
+    source = tmp_path / "depth"
+    shutil.copytree(v21, source)
+    info = json.loads((source / "meta/info.json").read_text())
+    info["features"][toy.VIDEO]["info"] = {mark: True}
+    (source / "meta/info.json").write_text(json.dumps(info))
+    (source / "meta/episodes_stats.jsonl").unlink()
+    written = convert_dataset(open_dataset(source), tmp_path / "v3", "v3.0")
+    episode = written.episode(0)
+    assert not episode.has_colors(toy.VIDEO)
+    with pytest.raises(UserError, match=f"{toy.VIDEO} .* is a video of depth, which is no color image"):
+        episode.images(toy.VIDEO, [0])
+    (first,) = episode.raw_images(toy.VIDEO, [0])
+    assert first.shape == (48, 64) and first.dtype == np.uint16
+    assert first[:, :4].mean() > 2 * first[:, 8:].mean()  # the bright bar
+    row = episode_rows(written.path)[0]
+    assert np.shape(row[f"stats/{toy.VIDEO}/mean"]) == (1, 1, 1)  # as 0.6.1 stores it: one channel, undivided
+    assert row[f"stats/{toy.VIDEO}/max"][0][0][0] > 255
+    assert list(check_dataset(written)) == []

@@ -31,3 +31,11 @@ def test_a_file_that_differs_fails_the_command(
     monkeypatch.setattr(onnx_export, "export", lambda *_: {"vision.onnx": float("nan")})
     assert onnx_export.main([*ARGUMENTS, "--out", str(tmp_path)]) == 1
     assert "differs from torch by nan, more than 1e-04" in capsys.readouterr().err
+
+
+def test_a_folder_that_no_export_made_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "vision.onnx").write_text("mine")
+    assert onnx_export.main([*ARGUMENTS, "--out", str(tmp_path)]) == 2
+    assert "exists already: choose a new folder" in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["vision.onnx"]
+    assert (tmp_path / "vision.onnx").read_text() == "mine"
