@@ -23,7 +23,7 @@ from ..core.decoding import decode
 from ..core.refusal import Refusal, bad_field
 from ..core.security import Guard, GuardMiddleware, refused
 from ..core.service import ActionService
-from ..wire.arrays import WireError
+from ..wire.arrays import TooManyEntries, WireError
 from ..wire.codecs import VLA_EVAL, pack_json, unpack_json
 from . import forms
 from .conversation import Gone, unless_gone
@@ -77,7 +77,8 @@ def create_app(
         try:
             message, arrays = await _decode(request, kind, body)
         except WireError as error:
-            if compat and (detail := _as_fastapi(body)) is not None:
+            crowded = isinstance(error, TooManyEntries)
+            if compat and not crowded and (detail := _as_fastapi(body)) is not None:
                 return detail
             raise Refusal(400, str(error)) from None
         if compat and not isinstance(message, dict):

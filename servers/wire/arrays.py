@@ -19,6 +19,10 @@ class WireError(ValueError):
     """The bytes are no message of the protocol. The message is one sentence."""
 
 
+class TooManyEntries(WireError):
+    """The message may be one of the protocol, but is not read to its end."""
+
+
 def read_dtype(name: Any) -> np.dtype:
     """Return the dtype called ``name``: bool, int, uint, float or text; raises WireError for objects, records, …"""
     if not isinstance(name, str) or not _DTYPE.fullmatch(name):

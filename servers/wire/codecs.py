@@ -17,7 +17,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from .arrays import WireError, read_array, read_dtype, read_npy, read_shape, write_npy
+from .arrays import TooManyEntries, WireError, read_array, read_dtype, read_npy, read_shape, write_npy
 
 MAX_ENTRIES = 50_000
 """Most entries of all lists and maps of a message together."""
@@ -54,7 +54,7 @@ def unpack_json(data: bytes | str) -> tuple[Any, bool]:
         for start in range(0, len(text), _SCANNED):  # before json makes objects of them
             left -= sum(map(text[start : start + _SCANNED].count, ",[{"))
             if left < 0:
-                raise WireError(f"The message has more than {MAX_ENTRIES} entries: send arrays as json_numpy.")
+                raise TooManyEntries(f"The message has more than {MAX_ENTRIES} entries: send arrays as json_numpy.")
         return json.loads(text, object_hook=hook), found
     except WireError:
         raise
@@ -113,7 +113,7 @@ def _unpack(data: bytes | str, read: Callable[[dict[Any, Any]], Any]) -> Any:
         nonlocal left
         left -= entries + 1
         if left < 0:
-            raise WireError(f"The message has more than {MAX_ENTRIES} entries.")
+            raise TooManyEntries(f"The message has more than {MAX_ENTRIES} entries.")
 
     def whole_map(entry: dict[Any, Any]) -> Any:
         count(len(entry))

@@ -130,6 +130,8 @@ def test_the_ensemble_is_the_weighted_mean_of_the_chunks_for_this_moment(demos: 
     weights = np.exp([-1.0, -0.5, 0.0])
     wanted = (weights[:, None] * np.stack([chunks[0][2], chunks[1][1], chunks[2][0]])).sum(0) / weights.sum()
     np.testing.assert_allclose(acted[2], wanted, atol=1e-6)
+    for _ in range(2):  # another episode of the same name, then a question that is asked again
+        np.testing.assert_array_equal(policy.act([steps[0]])[0, 0], acted[0])
     policy.forget("a")
     np.testing.assert_allclose(policy.act([steps[2]])[0, 0], chunks[2][0], atol=1e-6)
 
