@@ -33,9 +33,10 @@ __all__ = [
 def command_line(program: str, arguments: Sequence[str] | None) -> str:
     """Return the command as it would be typed again, with secrets left out.
 
-    program: what to call it where ``arguments`` do not come from the command line.
+    program: what to call it where ``arguments`` are not those of the command line.
     """
-    words = [program, *arguments] if arguments is not None else [*_program(sys.argv[0]), *sys.argv[1:]]
+    typed = arguments is None or list(arguments) == sys.argv[1:]
+    words = [*_program(sys.argv[0]), *sys.argv[1:]] if typed else [program, *(arguments or ())]
     return re.sub(r"(token=)[^&\s']+", r"\1***", shlex.join(words))
 
 

@@ -13,7 +13,7 @@ from typing import Literal
 import pytest
 from tyro.conf import Positional, UseAppendAction
 
-from vla_harness.command import parse_options, run_command
+from vla_harness.command import command_line, parse_options, run_command
 from vla_harness.errors import UserError
 
 
@@ -137,3 +137,13 @@ def test_what_the_disk_refuses_is_one_sentence(tmp_path: Path, capsys: pytest.Ca
     assert "cannot be used (File name too long): mend that, or give another path." in said and said.count("\n") == 1
     with pytest.raises(ZeroDivisionError):
         run_command(lambda: 1 // 0)
+
+
+def test_a_command_line_can_be_typed_again_without_its_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["--server", "ws://h:1/?token=s3cret&x=1", "--out", "my runs"]
+    monkeypatch.setattr(sys, "argv", ["eval/run_libero.py", *words])
+    typed = "python eval/run_libero.py --server 'ws://h:1/?token=***&x=1' --out 'my runs'"
+    assert command_line("x", None) == command_line("x", words) == typed
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/vla-libero", "--suite", "goal"])
+    assert command_line("x", None) == "vla-libero --suite goal"
+    assert command_line("run_libero.py", ["--suite", "10"]) == "run_libero.py --suite 10"

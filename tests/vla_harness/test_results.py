@@ -65,6 +65,12 @@ def test_numpy_scalars_are_stored_as_numbers(tmp_path: Path) -> None:
         assert run.results()[0].env_s == 0.5
 
 
+def test_text_that_is_no_unicode_is_stored_spelled_out(tmp_path: Path) -> None:
+    assert (
+        recorded(tmp_path, [episode(outcome="error", error="bad \ud800 byte")]).results[0].error == "bad \\ud800 byte"
+    )
+
+
 def test_actions_that_are_no_matrix_are_refused(tmp_path: Path) -> None:
     with RunFolder.create(tmp_path, configuration()) as run, pytest.raises(ValueError, match="action_dim"):
         run.add(episode(actions=np.zeros(7, np.float32)))

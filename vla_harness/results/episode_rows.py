@@ -114,8 +114,10 @@ def to_row(result: EpisodeResult) -> dict[str, Any]:
     row |= {name: getattr(result, name) for name in _PLAIN}
     row |= {"action_dim": actions.shape[1], "actions": actions.tobytes(), "action_sha256": result.action_sha256}
     row["policy_ms"] = np.asarray(result.policy_ms, _MILLISECONDS).tobytes()
-    # as the database gives them back: numpy's own scalars would be stored as blobs
-    return {name: _kind(name)(value) for name, value in row.items()}
+    # as the database gives them back: it stores numpy's own scalars as blobs, and no lone surrogates
+    plain = {name: _kind(name)(value) for name, value in row.items()}
+    texts = {name: value for name, value in plain.items() if isinstance(value, str)}
+    return plain | {name: value.encode(errors="backslashreplace").decode() for name, value in texts.items()}
 
 
 def from_row(row: Mapping[str, Any], checked: bool = True) -> EpisodeResult:
