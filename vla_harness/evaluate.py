@@ -340,7 +340,9 @@ def _description(options: RunOptions, plan: Plan, folder: RunFolder, resuming: b
     chunks = plan.crew.spec.horizon > 1
     sees = "the simulator's state" if plan.crew.spec.reads_scene else ", ".join(plan.crew.spec.cameras) or "nothing"
     source = options.server or options.checkpoint
-    resumed = f"resumed, and extended from {folder.extended_from} trials" if folder.extended_from else "resumed"
+    resumed = (
+        f"resumed, and extended from {plural(folder.extended_from, 'trial')}" if folder.extended_from else "resumed"
+    )
     news = resumed if resuming else "new; there was no run to resume" if options.resume else "new"
     return [
         ("policy", f"{plan.config['policy']}{f' from {source}' if source else ''}, which sees {sees}"),

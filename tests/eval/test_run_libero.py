@@ -287,6 +287,20 @@ def test_a_reader_that_leaves_is_no_crash(whole: Path) -> None:
     assert "Traceback" not in done.stderr and "Exception" not in done.stderr
 
 
+def test_a_finished_run_is_extended_by_the_same_command_with_more_trials(tmp_path: Path) -> None:
+    first = run(TOY, "--trials", 1, "--workers", 1, cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    (path,) = (tmp_path / "runs").iterdir()
+    kept = rows(path)
+    done = run(TOY, "--trials", 2, "--workers", 1, "--resume", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "(resumed, and extended from 1 trial)" in done.stdout and "Extended from 1 to 2 trials a task" in done.stdout
+    assert [path] == list((tmp_path / "runs").iterdir()) and kept < rows(path) and len(rows(path)) == 4
+    config, summary = (json.loads((path / f"{name}.json").read_text()) for name in ("config", "summary"))
+    assert (config["trials"], summary["planned"], summary["complete"]) == (2, 4, True)
+    assert len(summary["sessions"]) == 2
+
+
 # LIBERO itself.
 
 
@@ -320,6 +334,7 @@ def test_without_a_policy_the_one_of_the_package_plays_and_knows_its_task(tmp_pa
     done = run(LIBERO, *choice, "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert "tformer" in done.stdout and "vla-harness: 1 task x 1 episode" in done.stdout
+    assert "(the policy's own)" in done.stdout and "all of the policy's 8 of each inference" in done.stdout
     (result,) = read_run(tmp_path / "run").results
     assert result.outcome == "success"
     assert len(result.policy_ms) == -(-result.steps // 8)
