@@ -94,6 +94,15 @@ def test_a_file_with_a_broken_structure_is_written_anew_from_what_can_be_read(tm
     assert run_now.sittings[0].provenance == PROVENANCE and (path / SET_ASIDE).read_bytes() == content
 
 
+def test_a_file_that_is_no_database_any_more_is_left_and_said(tmp_path: Path) -> None:
+    path = make(tmp_path)
+    content = b"no" + (path / DATABASE).read_bytes()[2:]
+    (path / DATABASE).write_bytes(content)
+    with pytest.raises(UserError, match="is damaged beyond reading: put back a copy"):
+        RunFolder.open(path, configuration(trials=6))
+    assert (path / DATABASE).read_bytes() == content
+
+
 def test_a_database_of_the_earlier_layout_is_read_and_continued_and_it_is_said(tmp_path: Path) -> None:
     path = make(tmp_path)
     with closing(sqlite3.connect(path / DATABASE)) as database:

@@ -41,6 +41,16 @@ class Sitting:
     intact: bool = True
 
 
+class DamagedDatabase(UserError):
+    """The file of the run in ``path`` is not what SQLite has written."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path / DATABASE} is damaged: put back a copy, or give the run's command with --resume, which saves what"
+            " can be read and plays the rest again."
+        )
+
+
 def connect(path: Path, create: bool = False) -> sqlite3.Connection:
     """Open the database, with its tables if ``create``; raise UserError unless it is one of ours."""
     file = path / DATABASE
@@ -86,7 +96,7 @@ def read_results(database: sqlite3.Connection, path: Path) -> list[EpisodeResult
     Raises UserError that names the episode for a row that is not what was stored, or whose video is not in the run.
     """
     if not is_sound(database):
-        raise UserError(_damaged(path))
+        raise DamagedDatabase(path)
     try:
         results = [from_row(row, checked) for row, checked in episode_rows(database)]
     except DamagedRow as row:
@@ -179,11 +189,4 @@ def explain_database_errors(path: Path) -> Iterator[None]:
             ) from error
         if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR):
             raise UserError(f"{file} cannot be written ({error}): mend that, or choose another --out.") from error
-        raise UserError(_damaged(path)) from error  # whatever else SQLite says of a file that this code has written
-
-
-def _damaged(path: Path) -> str:
-    return (
-        f"{path / DATABASE} is damaged: put back a copy, or give the run's command with --resume, which saves what can"
-        " be read and plays the rest again."
-    )
+        raise DamagedDatabase(path) from error  # whatever else SQLite says of a file that this code has written

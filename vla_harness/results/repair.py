@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from .database import DATABASE, UNREADABLE, connect, explain_database_errors, is_sound, layout
+from .database import DATABASE, UNREADABLE, DamagedDatabase, connect, explain_database_errors, is_sound, layout
 from .episode_rows import WITHOUT_CHECKSUMS, DamagedRow, from_row
 from .files import explain_write_errors, unfinished_path
 
@@ -23,16 +23,21 @@ def repair(path: Path) -> list[str]:
     Single rows are removed. A file with a broken structure is written anew from the rows that can be read, and kept as
     ``SET_ASIDE``. Only the run's one writer may call this. Raises UserError where nothing can be read.
     """
-    with closing(connect(path)) as database, explain_database_errors(path):
-        if _is_sound(database):
-            return _remove_damaged(database)
-        folder = unfinished_path(path / DATABASE)  # under a name that is removed after a kill
-        with explain_write_errors(path):
-            folder.mkdir()
-            saved = _save(database, path, folder)
-            (path / DATABASE).replace(path / SET_ASIDE)
-            (folder / DATABASE).replace(path / DATABASE)
-            folder.rmdir()
+    try:
+        with closing(connect(path)) as database, explain_database_errors(path):
+            if _is_sound(database):
+                return _remove_damaged(database)
+            folder = unfinished_path(path / DATABASE)  # under a name that is removed after a kill
+            with explain_write_errors(path):
+                folder.mkdir()
+                saved = _save(database, path, folder)
+                (path / DATABASE).replace(path / SET_ASIDE)
+                (folder / DATABASE).replace(path / DATABASE)
+                folder.rmdir()
+    except DamagedDatabase as error:
+        raise UserError(
+            f"{path / DATABASE} is damaged beyond reading: put back a copy, or choose another --out."
+        ) from error
     return [f"all but the {saved:,} that could be read ({SET_ASIDE} is the damaged file)"]
 
 
@@ -75,7 +80,7 @@ def _save(database: sqlite3.Connection, path: Path, folder: Path) -> int:
                             from_row(row, checked=version != WITHOUT_CHECKSUMS)
                         found[number] = row
     if not sittings:
-        raise UserError(f"{path / DATABASE} is damaged beyond reading: put back a copy, or choose another --out.")
+        raise DamagedDatabase(path)
     with closing(connect(folder, create=True)) as anew, anew:
         for table, found in (("sittings", sittings), ("episodes", episodes)):
             for _, row in sorted(found.items()):
