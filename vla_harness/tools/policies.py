@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # the command is imported by its name, with what it needs
+    import sys
+
+    from vla_harness.launch import launch
+
+    sys.exit(launch("vla_harness.__main__", ["policies", *sys.argv[1:]]))
+
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
