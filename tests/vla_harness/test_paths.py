@@ -13,7 +13,7 @@ from vla_harness.printing import printable
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A folder with a file and links to files in it, out of it and in a circle; beside it, a secret."""
+    """A folder with a file, and links to files in it and out of it; beside it, a secret."""
     root = tmp_path / "root"
     (root / "videos").mkdir(parents=True)
     (root / "videos" / "a.mp4").touch()
@@ -21,7 +21,6 @@ def root(tmp_path: Path) -> Path:
     (root / "within").symlink_to("videos/a.mp4")
     (root / "out").symlink_to(tmp_path / "secret")
     (root / "above").symlink_to(tmp_path)
-    (root / "circle").symlink_to("circle")
     return root
 
 
@@ -34,7 +33,7 @@ def test_what_stays_inside_is_returned(name: str, root: Path) -> None:
     ("name", "sentence"),
     [
         *((name, "leads out of") for name in ("../secret", "videos/../../secret", "/etc/passwd", "out")),
-        *((name, "leads out of") for name in ("..", "videos/..", "above/secret", "circle", "circle/x")),
+        *((name, "leads out of") for name in ("..", "videos/..", "above/secret")),
         *((name, "no name of a file") for name in ("", "a\0b", "a\x1b[2J", "a\n", "n" * 300, "v/" + "n" * 300)),
     ],
 )  # fmt: skip
