@@ -134,10 +134,8 @@ def make_page(policy: Policy, assets: str = "auto", steps: int | None = None) ->
             with gradio.Row():
                 suite = gradio.Dropdown(SUITES, value="spatial", label="Suite", min_width=100)
                 task = gradio.Dropdown(task_choices("spatial"), label="Task", value=0, scale=6, min_width=600)
-                state = gradio.Number(
-                    0, minimum=0, maximum=49, precision=0, label="Initial state, 0 to 49", min_width=100
-                )
-                chosen = gradio.Dropdown(list(policies), value=spec.name, label="Policy", min_width=100)
+                state = gradio.Number(0, minimum=0, maximum=49, precision=0, label="Initial state", min_width=100)
+                chosen = gradio.Dropdown(list(policies), value=spec.name, label="Policy", scale=2, min_width=160)
             with gradio.Row(equal_height=True):
                 start = gradio.Button("Play", variant="primary", min_width=80)
                 stop = gradio.Button("Stop", min_width=80)

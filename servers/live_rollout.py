@@ -112,7 +112,7 @@ class LiveRollout:
             if self._stop.is_set():
                 raise _Stopped
             if signs % self.every == 0:
-                shown = f"{simulator.instruction}: step {episode.steps} of at most {limit}"
+                shown = f"step {episode.steps} of at most {limit}"
                 self._moments.put(self._moment(simulator, decided, shown))
 
         episode = Episode(simulator, adapter, job, replace(card, max_steps={self.suite: limit}), ask, alive)

@@ -34,7 +34,7 @@ log = logging.getLogger("vla_harness.servers")
 MAX_FAILURES = 8
 """After so many failed requests in a row the policy is warmed up again, to tell bad requests from a broken policy."""
 
-_CLOSE_S = 1.0
+_CLOSE_S = 0.2
 """Seconds that the policy's thread gets to end after the last answer."""
 
 
