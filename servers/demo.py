@@ -135,12 +135,14 @@ def make_page(policy: Policy, assets: str = "auto", steps: int | None = None) ->
                 suite = gradio.Dropdown(SUITES, value="spatial", label="Suite", min_width=100)
                 task = gradio.Dropdown(task_choices("spatial"), label="Task", value=0, scale=6, min_width=600)
                 state = gradio.Number(0, minimum=0, maximum=49, precision=0, label="Initial state", min_width=100)
-                chosen = gradio.Dropdown(list(policies), value=spec.name, label="Policy", scale=2, min_width=160)
             with gradio.Row(equal_height=True):
+                chosen = gradio.Dropdown(
+                    list(policies), value=spec.name, label="Policy", show_label=False, scale=2, min_width=160
+                )
                 start = gradio.Button("Play", variant="primary", min_width=80)
                 stop = gradio.Button("Stop", min_width=80)
                 status = gradio.Textbox(
-                    show_label=False, placeholder="Status", elem_id="status", scale=6, min_width=400
+                    show_label=False, placeholder="Status", elem_id="status", scale=5, min_width=300
                 )
             with gradio.Row():
                 with gradio.Column():
