@@ -257,5 +257,5 @@ def test_a_server_that_is_gone_costs_one_sentence() -> None:
     for scheme in ("http", "ws"):
         with pytest.raises(UserError, match="check --server, its token and that it runs"):
             RemotePolicy(f"{scheme}://127.0.0.1:{server.port}", patience_s=0.2)
-    with pytest.raises(UserError, match="give http://, https://, ws://, wss:// or tcp://HOST:PORT"):
+    with pytest.raises(UserError, match="give HOST:PORT behind one of http://, https://"):
         RemotePolicy("localhost:8000")
