@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .attention import SelfAttention
 from .cache import KVCache, LayerCache, StaticKVCache
 from .errors import UserError
+from .finite import check_finite
 from .layers import (
     Activation,
     FeedForward,
@@ -194,6 +195,7 @@ def load_gpt2(folder: str | Path) -> GPT:
         raise UserError(
             f"{folder} lacks a readable config.json and model.safetensors; name a folder of GPT-2."
         ) from None
+    check_finite(weights, folder / "model.safetensors")
     config = GPTConfig(
         vocab_size=stored["vocab_size"],
         block_size=stored["n_positions"],

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .errors import UserError
+from .finite import check_finite
 
 
 class LoRALinear(nn.Module):
@@ -102,6 +103,7 @@ def load_lora(model: nn.Module, path: str | Path) -> None:
         tensors = load_file(path)
     except (OSError, ValueError, RuntimeError):
         raise UserError(f"{path} is no readable LoRA file; name one that save_lora wrote.") from None
+    check_finite(tensors, path)
     names = {name.removesuffix(".a") for name in tensors if name.endswith(".a")}
     linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     for name in names:

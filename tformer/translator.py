@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from .errors import UserError
+from .finite import check_finite
 from .generation import translate
 from .tokenizers import END, PADDING, START, Tokenizer, load_tokenizer, save_tokenizer
 from .transformer import Transformer, TransformerConfig
@@ -57,5 +58,6 @@ class Translator:
             raise UserError(f"{folder} holds no trained translator; name the --out of a finished training.") from None
         except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError):
             raise UserError(f"{folder / 'model.pt'} is no translator or is damaged; train it again.") from None
+        check_finite(stored["model"], folder / "model.pt")
         source, target = (load_tokenizer(folder / f"tokenizer_{side}.json") for side in ("source", "target"))
         return cls(model.eval(), source, target)

@@ -86,6 +86,7 @@ _MODES = {
     "joint_delta": "changes of joint positions",
     "joint_velocity": "joint velocities",
     "joint_torque": "joint torques",
+    "unknown": "numbers of unknown meaning",
 }
 
 
@@ -164,6 +165,11 @@ def _action_conversion(
     policy: ActionConvention | JointConvention, environment: ActionConvention | JointConvention, names: tuple[str, str]
 ) -> Callable[[np.ndarray], np.ndarray] | None:
     """Return the function of (n, dim) float64 actions, or None when there is nothing to convert."""
+    if policy.mode == "unknown":
+        raise ConventionError(
+            f"{_capital(names[0])} does not know what its actions mean (action.mode is unknown), so they cannot drive"
+            f" {names[1]}: use a checkpoint or unnorm key that states it, or state it by the policy's own option."
+        )
     if isinstance(policy, JointConvention) or isinstance(environment, JointConvention):
         _check_joints(policy, environment, names)
         return None

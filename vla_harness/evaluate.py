@@ -28,13 +28,14 @@ from .protocols import PROTOCOLS, Protocol, chunk_text, default_protocol, protoc
 from .registry import ACTION, policy_options
 from .results import RunFolder, collect_provenance, summarize, write_reports
 from .results.configuration import CONFIG, config_differences, extends, read_config
+from .results.marks import UNTRAINED, horizon_text, untrained_text
 from .results.measured import BATCH_TIMES, PEAK_MEMORY, peak_memory_mb
 from .results.wording import plural
 from .rollout import EnvironmentRecipe, EpisodeJob, RolloutSettings, VideoChoice, run_episodes
 from .rollout.crew import Crew
 from .success_table import success_table
 from .tracking import OUTLETS, Outlet, require_outlet
-from .types import EnvironmentSpec, EpisodeKey
+from .types import EnvironmentSpec, EpisodeKey, PolicySpec
 
 RUNS = Path("runs")
 ERROR_LOG = "errors.log"
@@ -191,11 +192,16 @@ def evaluate(options: RunOptions, suite: Suite, command: str = "") -> int:
         action = asdict(plan.tasks[0].interface.action)
         environment = {"id": suite.gymnasium_id, "options": dict(site.options), "action": action}  # to play them again
         provenance = collect_provenance(plan.crew, site.assets, site.gl_backend) | {"environment": environment}
+        if untrained := untrained_tasks(plan.crew.spec, suite, plan.tasks):
+            provenance[UNTRAINED] = untrained
         folder.record_provenance(provenance)
         for name, value in _description(options, plan, folder, resuming):
             announce(name, value)
         if folder.damaged:
             announce("damaged", f"played again: {', '.join(folder.damaged)}")
+        for text in (untrained_text(plan.config, provenance), horizon_text(plan.config, provenance)):
+            if text:
+                announce("note", text)
         _play(options, plan, site, folder)
         folder.record_provenance(
             provenance | {PEAK_MEMORY: peak_memory_mb(), BATCH_TIMES: plan.crew.batch_times.as_data()}
@@ -289,6 +295,14 @@ def _check_policy(policy: Crew, suite: Suite, tasks: Sequence[SuiteTask]) -> Non
             f" of {suite.benchmark}/{suite.name} as it is chosen: "
             + (f"give --tasks {','.join(known)}, or another policy." if known else "choose another policy.")
         )
+
+
+def untrained_tasks(spec: PolicySpec, suite: Suite, tasks: Sequence[SuiteTask]) -> list[int]:
+    """Return the numbers of the tasks that are not among what the policy says it was trained on."""
+    learned = {text.strip().lower() for text in spec.trained_on or ()}
+    if not learned or f"{suite.benchmark}_{suite.name}".lower() in learned:
+        return []
+    return [task.task_id for task in tasks if task.instruction.strip().lower() not in learned]
 
 
 def _load_policy(options: RunOptions, suite: Suite, tasks: Sequence[SuiteTask]) -> Crew:

@@ -64,7 +64,10 @@ def load_policy(name: str, **options: Any) -> Policy:
         if option.required and option.name not in given:
             flag = f"--{_flag(option.name)}" if option.name in OWN_FLAGS else f"--policy-option {option.name}=VALUE"
             raise UserError(f"The policy {name!r} needs the option {option.name!r}: give {flag}.")
-    return policy_class(**given)
+    policy = policy_class(**given)
+    stated = {option.name: option.default for option in known.values() if option.name not in ("**", ACTION)} | given
+    policy.options = {key: value for key, value in stated.items() if key != ACTION}
+    return policy
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -22,8 +23,9 @@ what LIBERO's "rotated by 180 degrees" training data (``raw[::-1, ::-1]``) are, 
 ``upside_down``.
 """
 
-Rotation = Literal["axis_angle", "euler_xyz", "quat_xyzw", "rot6d", "none"]
-"""How a rotation is written; "none": not at all, the controller itself sees to the hand's orientation."""
+Rotation = Literal["axis_angle", "euler_xyz", "quat_xyzw", "rot6d", "none", "unknown"]
+"""How a rotation is written; "none": not at all, the controller itself sees to the hand's orientation; "unknown": by
+three numbers of unknown meaning (see ``UNKNOWN_ACTION``)."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ class Observation:
 class ActionConvention:
     """The meaning of an action vector that moves hands: [translation 3 | rotation | gripper 1], arm after arm.
 
-    mode: "delta" (relative to the current end-effector pose, world axes) or "absolute" (world pose, metres).
+    mode: "delta" (relative to the current end-effector pose, world axes), "absolute" (world pose, metres), or
+        "unknown": nobody has said what the numbers mean, and no environment is driven by them.
     translation_unit: metres per 1.0 of a translation entry.
     rotation: representation of the rotation entries; a delta rotation left-multiplies the current one.
     rotation_unit: radians per 1.0 of a rotation entry (1.0 for absolute poses).
@@ -59,7 +62,7 @@ class ActionConvention:
     arms: how many arms the vector moves.
     """
 
-    mode: Literal["delta", "absolute"]
+    mode: Literal["delta", "absolute", "unknown"]
     translation_unit: float
     rotation: Rotation
     rotation_unit: float
@@ -71,7 +74,8 @@ class ActionConvention:
     @property
     def arm_dim(self) -> int:
         """Number of entries of one arm."""
-        return 3 + {"axis_angle": 3, "euler_xyz": 3, "quat_xyzw": 4, "rot6d": 6, "none": 0}[self.rotation] + 1
+        lengths = {"axis_angle": 3, "euler_xyz": 3, "quat_xyzw": 4, "rot6d": 6, "none": 0, "unknown": 3}
+        return 3 + lengths[self.rotation] + 1
 
     @property
     def dim(self) -> int:
@@ -122,6 +126,10 @@ DELTA_EEF_POSE = ActionConvention(
 )
 """robosuite's OSC_POSE at its default scale, which LIBERO uses: (7,), every entry in [-1, 1]."""
 
+_NAN = float("nan")
+UNKNOWN_ACTION = ActionConvention("unknown", _NAN, "unknown", _NAN, _NAN, _NAN)
+"""Seven numbers of unknown meaning: a policy may serve them, and is refused when it is joined to an environment."""
+
 
 @dataclass(frozen=True)
 class PolicySpec:
@@ -141,6 +149,8 @@ class PolicySpec:
     protocol: name of the evaluation protocol that it is meant for, a key of ``vla_harness.protocols.PROTOCOLS``; None
         leaves the choice to ``vla_harness.protocols.default_protocol``.
     image_path: what it does to a rendered frame before its network, in words; None where it does not say.
+    trained_on: the tasks it learned: instructions, or BENCHMARK_SUITE ("libero_spatial") for all of a suite; results on
+        others are marked. None: its checkpoint does not say. Empty for policies that learned nothing.
     """
 
     name: str
@@ -155,6 +165,7 @@ class PolicySpec:
     state_lengths: tuple[int, ...] = ()
     protocol: str | None = None
     image_path: str | None = None
+    trained_on: tuple[str, ...] | None = ()
 
     def __post_init__(self) -> None:
         if self.state_lengths and len(self.state_lengths) != len(self.state_keys):
@@ -211,6 +222,8 @@ class Policy(ABC):
     """Maps observations to chunks of actions. The whole interface is ``spec``, ``act`` and ``forget``."""
 
     spec: PolicySpec
+    options: Mapping[str, Any] = MappingProxyType({})
+    """What ``load_policy`` built it with, defaults included; see ``provenance``."""
 
     @abstractmethod
     def act(self, observations: Sequence[Observation]) -> np.ndarray:
@@ -225,8 +238,12 @@ class Policy(ABC):
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """What made the numbers: at least precision, device, checkpoint and checkpoint_sha256 where they apply."""
-        return {}
+        """What made the numbers: at least precision, device, checkpoint and checkpoint_sha256 where they apply.
+
+        Here all ``options``, so that none is forgotten; a policy adds its own facts, and puts what it settled on in the
+        place of an option such as "auto".
+        """
+        return dict(self.options)
 
 
 def random_generator(seed: int, episode: str, step: int) -> np.random.Generator:

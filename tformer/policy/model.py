@@ -34,12 +34,14 @@ PROCESSES = {
     "flow": (ProcessConfig("flow"), SamplerConfig("euler", steps=4)),
 }
 
+HeadKind = Literal["diffusion", "flow", "regression"]
+
 
 @dataclass(frozen=True)
 class HeadConfig:
     """How actions come out of the observation tokens."""
 
-    kind: Literal["diffusion", "flow", "regression"] = "diffusion"
+    kind: HeadKind = "diffusion"
     """Denoise by DDIM in 10 steps, by flow matching in 4, or regress (as ACT does)."""
     layers: int = 2
     """Transformer blocks."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from ..finite import check_finite
 
 FOLDER = "checkpoints"
 
@@ -58,6 +59,8 @@ def read_checkpoint(path: str | Path, configuration: Mapping[str, Any] | None = 
         raise UserError(f"there is no checkpoint {path}; name one that exists, or start without it.") from None
     except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError):
         raise UserError(f"{path} is no checkpoint of this program or is damaged; name another.") from None
+    if isinstance(model := content.get("model"), Mapping):
+        check_finite(model, path)
     if configuration is not None:
         check_configuration(path, stored, configuration)
     return content

@@ -25,7 +25,7 @@ class Fields:
         """Wrap ``content``; where: "config.json of NAME", for messages. path: dotted key of this object in the file."""
         self.content = content
         self.where = where
-        self._path = path
+        self.path = path
 
     def has(self, key: str) -> bool:
         """Return whether the key is there with a value other than null."""
@@ -87,6 +87,14 @@ class Fields:
             self.refuse(key, expected)
         return finite
 
+    def integers(self, key: str, count: int | None = None, *, least: int = 1, most: int = LARGEST) -> tuple[int, ...]:
+        """Return a list of whole numbers from ``least`` to ``most``, of length ``count`` unless that is None."""
+        expected = f"a list of {'' if count is None else f'{count} '}whole numbers from {least} to {most}"
+        value = self._list(key, None, expected, count)
+        if not all(type(one) is int and least <= one <= most for one in value):
+            self.refuse(key, expected)
+        return tuple(value)
+
     def flags(self, key: str, count: int, default: Sequence[bool] | None = None) -> tuple[bool, ...]:
         """Return a list of ``count`` entries, each true or false."""
         expected = f"a list of {count} entries that are true or false"
@@ -95,11 +103,12 @@ class Fields:
             self.refuse(key, expected)
         return tuple(value)
 
-    def texts(self, key: str, default: Sequence[str] | None = None) -> tuple[str, ...]:
-        """Return a list of texts."""
-        value = self._list(key, default, "a list of texts", None)
+    def texts(self, key: str, count: int | None = None) -> tuple[str, ...]:
+        """Return a list of texts, of length ``count`` unless that is None."""
+        expected = f"a list of {'' if count is None else f'{count} '}texts"
+        value = self._list(key, None, expected, count)
         if not all(isinstance(one, str) for one in value):
-            self.refuse(key, "a list of texts")
+            self.refuse(key, expected)
         return tuple(value)
 
     def supported(self, key: str, *values: Any) -> None:
@@ -115,6 +124,14 @@ class Fields:
             raise CheckpointError(
                 f"{self.where} has {self._dotted(key)} {_shown(value)}, and only {known} is implemented:"
                 " give a checkpoint that has it."
+            )
+
+    def only(self, *keys: str) -> None:
+        """Refuse every key but ``keys``: what a newer version wrote there, this one would pass over."""
+        if unknown := sorted(self.content.keys() - set(keys)):
+            raise CheckpointError(
+                f"{self.where} has {self._dotted(unknown[0])}, which this version does not know: use a newer version,"
+                " or fetch the checkpoint again."
             )
 
     def refuse(self, key: str, expected: str) -> NoReturn:
@@ -140,7 +157,7 @@ class Fields:
         return list(value)
 
     def _dotted(self, key: str) -> str:
-        return f"{self._path}.{key}" if self._path else key
+        return f"{self.path}.{key}" if self.path else key
 
 
 def _finite(value: Any) -> float | None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..errors import CheckpointError
 from ..hub import fetch_snapshot
+from ..paths import path_inside
 from .fields import Fields
 from .kinds import describe_checkpoint
 from .tensors import TensorFiles
@@ -84,11 +85,12 @@ class Checkpoint:
     def sha256(self) -> str:
         """Hash of the names and contents of the weights and JSON files; computed once, seconds for gigabytes."""
         total = hashlib.sha256()
-        files = {*self.path.glob("*.safetensors"), *self.path.glob("*.pt"), *self.path.glob("*.json")}
-        for file in sorted(files):
+        patterns = ("*.safetensors", "*.pt", "*.json")
+        files = {file for pattern in patterns for file in self.path.glob(pattern) if file.is_file()}
+        for file in sorted(files | {self.path / shard for shard in self._shards}):
             with file.open("rb") as stream:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            total.update(f"{file.name} {digest}\n".encode())
+            total.update(f"{file.relative_to(self.path).as_posix()} {digest}\n".encode())
         return total.hexdigest()
 
     @property
@@ -102,10 +104,20 @@ class Checkpoint:
         indices = sorted(self.path.glob("*.safetensors.index.json"))
         return self.fields(indices[0].name).section("weight_map") if indices else None
 
+    @cached_property
+    def _shards(self) -> list[str]:
+        """The files that the index names, all inside the folder; none without an index."""
+        if self._index is None:
+            return []
+        shards = sorted({self._index.text(tensor) for tensor in self._index.content})
+        for shard in shards:
+            path_inside(self.path, shard, f"{self._index.where} (weight_map)", CheckpointError)
+        return shards
+
     def _weight_files(self) -> list[Path]:
         index = self._index
         if index is not None:
-            shards = sorted({index.text(tensor) for tensor in index.content})
+            shards = self._shards
             if not shards:
                 raise CheckpointError(f"{index.where} names no tensors: fetch the checkpoint again.")
             if missing := [shard for shard in shards if not self.has(shard)]:

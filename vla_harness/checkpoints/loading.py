@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
+from tformer.finite import is_finite
+
 from ..errors import CheckpointError
-from .precision import is_quantised, quantised_parameter
+from ..system_memory import GIB
+from .memory import check_memory
+from .precision import is_quantised, quantised_bytes, quantised_parameter
 from .tensors import Tensors
 
 SHOWN = 3
@@ -19,7 +23,10 @@ SHOWN = 3
 
 @contextmanager
 def parameters_on_meta() -> Iterator[None]:
-    """Build modules whose parameters have shapes and no memory; buffers (such as rotary frequencies) are real."""
+    """Build modules whose parameters have shapes and no memory; buffers (such as rotary frequencies) are real.
+
+    Raises CheckpointError when the module cannot be built, which only the sizes in a checkpoint's configuration cause.
+    """
     register = nn.Module.register_parameter
 
     def register_on_meta(self: nn.Module, name: str, param: nn.Parameter | None) -> None:
@@ -30,6 +37,12 @@ def parameters_on_meta() -> Iterator[None]:
     nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign]
     try:
         yield
+    except (RuntimeError, ValueError, MemoryError, OverflowError) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise CheckpointError(
+            f"The sizes in the checkpoint's config.json make no network that fits here ({reason}): give a checkpoint"
+            " whose configuration fits its weights."
+        ) from None
     finally:
         nn.Module.register_parameter = register  # type: ignore[method-assign]
 
@@ -50,14 +63,20 @@ def load_weights(
     dtype: of the loaded floating-point parameters; quantised layers keep their own. Non-persistent buffers keep theirs.
     optional: parameter names the checkpoint may lack; they stay on meta for the caller to fill.
     Afterwards the module is in eval mode and no parameter wants a gradient.
-    Raises CheckpointError that names the tensors which are missing, unknown, of another shape, or there twice.
+    Raises CheckpointError that names the tensors which are missing, unknown, of another shape, there twice, or not
+    finite, and, before any is read, when they do not fit into the device's memory.
     """
     wanted = dict(module.named_parameters(remove_duplicate=False)) | _persistent_buffers(module)
     targets = _targets(tensors, rename)
     _check(tensors, targets, wanted, optional)
+    check_memory(_gibibytes(module, targets.values(), wanted, dtype), device, tensors.name)
     # A quantised weight is made from a copy in host memory, so it is read there.
     read_from = torch.device("cpu") if any(map(is_quantised, module.modules())) else device
     for name, tensor in tensors.items(read_from, set(targets)):
+        if not is_finite(tensor):
+            raise CheckpointError(
+                f"{name} of {tensors.name} holds NaN or infinite numbers: fetch the checkpoint again."
+            )
         owner, _, leaf = targets[name].rpartition(".")
         _assign(module.get_submodule(owner), leaf, tensor, dtype, device)
     for owner_module in module.modules():
@@ -124,6 +143,17 @@ def _check(
                 f"{name} of {tensors.name} has the shape {stored}, and its configuration asks for {needed}:"
                 " give a checkpoint whose config.json fits its weights."
             )
+
+
+def _gibibytes(
+    module: nn.Module, names: Iterable[str], wanted: Mapping[str, torch.Tensor], dtype: torch.dtype
+) -> float:
+    """Return what the parameters ``names`` will take: in ``dtype``, or packed where their layer is quantised."""
+    packed = {f"{path}.weight": layer for path, layer in module.named_modules() if is_quantised(layer)}
+    total = 0.0
+    for name in names:
+        total += wanted[name].numel() * (quantised_bytes(packed[name]) if name in packed else dtype.itemsize)
+    return total / GIB
 
 
 def _some(names: list[str]) -> str:

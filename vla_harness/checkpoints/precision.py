@@ -112,6 +112,11 @@ def is_quantised(module: nn.Module) -> bool:
     return type(module).__name__ in ("Linear4bit", "Linear8bitLt")
 
 
+def quantised_bytes(layer: nn.Module) -> float:
+    """Return the bytes that a weight of ``layer``, one that ``is_quantised``, takes without its scales."""
+    return 0.5 if type(layer).__name__ == "Linear4bit" else 1.0
+
+
 def quantised_parameter(layer: nn.Module, weight: torch.Tensor, device: torch.device) -> nn.Parameter:
     """Return ``weight``, (out, in) on the CPU, quantised for ``layer``, one that ``is_quantised``, on ``device``."""
     import bitsandbytes as bnb

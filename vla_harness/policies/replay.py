@@ -64,7 +64,7 @@ class ReplayPolicy(Policy):
     def provenance(self) -> Mapping[str, Any]:
         """Return which run is played, and the hash of its episodes."""
         digest = hashlib.sha256(Path(self._run, DATABASE).read_bytes()).hexdigest()
-        return {"checkpoint": self._run, "checkpoint_sha256": digest}
+        return {**super().provenance, "checkpoint": self._run, "checkpoint_sha256": digest}
 
     def _stored(self, episode: str, step: int) -> np.ndarray:
         if episode not in self._actions:

@@ -14,6 +14,11 @@ from .provenance_text import size_text
 from .run_folder import EXTENDED_FROM, RecordedRun
 from .wording import SUITES, plural, value_text
 
+UNTRAINED = "untrained_tasks"
+"""Key of the provenance: numbers of the tasks played that the policy's training did not hold."""
+NAMED = 3
+"""Tasks or suites that a sentence on the training lists."""
+
 
 def is_stand_in(run: RecordedRun) -> bool:
     """Return whether any sitting of the run played on generated stand-in assets."""
@@ -29,7 +34,7 @@ def marks(run: RecordedRun, summary: Mapping[str, Any]) -> list[dict[str, str]]:
     """Return the marks that every table of this run carries, each with its kind and one sentence.
 
     kinds: "errors" and "incomplete" make the headline provisional; "stand_ins" and "reads_scene" take it out of
-    comparisons; "protocol", "mixed" and "extended" state departures;
+    comparisons; "untrained", "protocol", "mixed" and "extended" state departures;
     "unchecked" and "damaged" speak of the files.
     """
     found = []
@@ -63,6 +68,8 @@ def marks(run: RecordedRun, summary: Mapping[str, Any]) -> list[dict[str, str]]:
         found.append(
             ("reads_scene", "The policy reads the simulator's state: not comparable with policies that see images.")
         )
+    if untrained := untrained_text(run.config, shared_provenance(run)):
+        found.append(("untrained", untrained))
     if summary["protocol_differences"]:
         departures = "; ".join(summary["protocol_differences"])
         found.append(("protocol", f"Differs from the protocol {summary['protocol']}: {departures}."))
@@ -77,6 +84,38 @@ def trials_added(run: RecordedRun) -> list[tuple[int, int]]:
     return [(config[EXTENDED_FROM], config["trials"]) for config in sittings]
 
 
+def untrained_text(config: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
+    """Return the sentence on tasks that the policy was not trained on, or may not have been; "" where there is none."""
+    spec, tasks = provenance.get("policy_spec", {}), provenance.get(UNTRAINED, [])
+    if "trained_on" in spec and spec["trained_on"] is None:
+        return "The checkpoint does not say which tasks the policy was trained on."
+    if not tasks:
+        return ""
+    learned = ", ".join(spec["trained_on"]) if len(spec["trained_on"]) <= NAMED else f"{len(spec['trained_on'])} others"
+    played = plural(len(config["tasks"]), "task")
+    which = f"{len(tasks)} ({', '.join(map(str, tasks))}) of the {played}"
+    if len(tasks) == len(config["tasks"]):
+        which = "the task" if len(tasks) == 1 else f"any of the {played}"
+    return f"The policy was not trained on {which} played, but on {learned}."
+
+
+def horizon_text(config: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
+    """Return the sentence on a policy whose chunks are shorter than what the protocol plays of each; "" for others."""
+    card, horizon = config["protocol"], provenance.get("policy_spec", {}).get("horizon")
+    wanted, played = card.get("actions_per_inference"), _actions_per_inference(card, horizon)
+    if played is None or played == wanted:
+        return ""
+    return (
+        f"The policy returns {plural(played, 'action')} per inference, and the protocol {card['name']} plays {wanted}."
+    )
+
+
+def _actions_per_inference(card: Mapping[str, Any], horizon: int | None) -> int | None:
+    """Return how many actions of each chunk are played; None for all."""
+    wanted = card.get("actions_per_inference")
+    return wanted if wanted is None or horizon is None else min(wanted, horizon)
+
+
 def protocol_differences(config: Mapping[str, Any], provenance: Mapping[str, Any]) -> list[str]:
     """Return how a run departs from the published protocol of the same name, as "10 trials instead of 50"."""
     suite, card = config["suite"], config["protocol"]
@@ -87,6 +126,7 @@ def protocol_differences(config: Mapping[str, Any], provenance: Mapping[str, Any
         return found
     published = json.loads(json.dumps(asdict(PROTOCOLS[card["name"]])))
     played = {**card, "trials": config["trials"]}
+    played["actions_per_inference"] = _actions_per_inference(card, provenance.get("policy_spec", {}).get("horizon"))
     for name in ("trials", "settle_steps", "settle_action", "environment_seed", "actions_per_inference"):
         if played.get(name) != published[name]:
             words = name.replace("_", " ")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import nn
 
-from ..system_memory import GIB, available_bytes
+from ..checkpoints.memory import available as available
+from ..system_memory import GIB
 
 BYTES_KEPT = 34
 """Bytes that a transformer layer keeps for its backward pass, per token and unit of width, in 16 bits (Korthikanti et
@@ -30,14 +30,6 @@ def estimate(model: nn.Module, layers: Mapping[str, tuple[int, int, int]], full_
         "optimizer": 8 * learning / GIB,
         "activations": kept / GIB,
     }
-
-
-def available(device: torch.device) -> float | None:
-    """Return the GiB that are free on ``device``; None where this machine does not say."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] / GIB
-    free = available_bytes()
-    return None if free is None else free / GIB
 
 
 def describe(parts: Mapping[str, float], free: float | None) -> str:

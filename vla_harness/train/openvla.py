@@ -36,7 +36,8 @@ from ..policies.openvla.loading import open_openvla
 from ..policies.openvla.model import OpenVLA
 from ..policies.openvla.weights import load_model
 from . import memory
-from .openvla_task import OpenVLATask, action_statistics, export
+from .openvla_export import export
+from .openvla_task import OpenVLATask, action_statistics
 from .running import EXPORT, run_training
 
 

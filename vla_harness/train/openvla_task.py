@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tformer.lora import lora_layers
 from tformer.training import Loss, Validation
 
 from ..checkpoints.precision import is_quantised
@@ -23,12 +18,12 @@ from ..conventions import orient
 from ..data import Dataset, Episode
 from ..data.statistics import describe
 from ..errors import UserError
-from ..policies.openvla.actions import STATISTICS, token_values, value_tokens
+from ..policies.openvla.actions import token_values, value_tokens
 from ..policies.openvla.configuration import IMAGE_SIZE
+from ..policies.openvla.datasets import finetune_statement
 from ..policies.openvla.images import jpeg_round_trip, lanczos3
 from ..policies.openvla.loading import OpenVLAParts
 from ..policies.openvla.model import OpenVLA
-from ..policies.openvla.weights import parameter_name
 from ..types import DELTA_EEF_POSE
 from .augmentation import TensorflowJitter
 from .learner import Learner
@@ -60,8 +55,10 @@ def action_statistics(dataset: Dataset) -> dict[str, Any]:
     actions = np.concatenate([recorded_actions(dataset.episode(i)) for i in range(len(dataset.episodes))])
     found: dict[str, Any] = {name: value.tolist() for name, value in describe(actions).items()}
     mask = [True] * (DELTA_EEF_POSE.dim - 1) + [False]
+    instructions = [dataset.episode(i).instruction(0) for i in range(len(dataset.episodes))]
     return {
         "action": found | {"mask": mask},
+        **finetune_statement(instructions),
         "num_transitions": len(actions),
         "num_trajectories": len(dataset.episodes),
     }
@@ -198,42 +195,3 @@ class OpenVLATask:
             return image
         changed = self._jitter(torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255, generator)[0]
         return (changed.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
-
-
-def export(parts: OpenVLAParts, model: OpenVLA, folder: Path) -> None:
-    """Write the checkpoint's weights with the low-rank changes added, in its layout, with the dataset's statistics."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in parts.checkpoint.path.iterdir():
-        if file.is_file() and file.suffix in (".json", ".model", ".txt") and not file.name.endswith(".index.json"):
-            shutil.copyfile(file, folder / file.name)
-    (folder / STATISTICS).write_text(json.dumps(parts.statistics, indent=2), encoding="utf-8")
-    stored = parts.checkpoint.tensors()
-    changes = {f"{name}.weight": layer for name, layer in lora_layers(model)}
-    places: dict[str, str] = {}
-    shards = list(_shards(stored.shapes, model.dtype.itemsize))
-    for number, names in enumerate(shards, start=1):
-        file_name = f"model-{number:05}-of-{len(shards):05}.safetensors"
-        tensors = {}
-        for name, tensor in stored.items(torch.device("cpu"), set(names)):
-            layer = changes.get(parameter_name(parts.config, name) or "")
-            if layer is not None:
-                change = layer.scale * (layer.b.detach().float() @ layer.a.detach().float())
-                tensor = tensor.float() + change.cpu()
-            tensors[name] = tensor.to(model.dtype).contiguous()
-        save_file(tensors, folder / file_name, metadata={"format": "pt"})
-        places |= dict.fromkeys(tensors, file_name)
-    total = sum(int(np.prod(shape)) for shape in stored.shapes.values()) * model.dtype.itemsize
-    index = {"metadata": {"total_size": total}, "weight_map": places}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
-
-
-def _shards(shapes: Mapping[str, Sequence[int]], itemsize: int, limit: int = 5 * 10**9) -> list[list[str]]:
-    shards: list[list[str]] = [[]]
-    size = 0
-    for name in sorted(shapes):
-        size += int(np.prod(shapes[name])) * itemsize
-        if shards[-1] and size > limit:
-            shards.append([])
-            size = 0
-        shards[-1].append(name)
-    return shards

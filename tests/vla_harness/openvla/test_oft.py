@@ -183,3 +183,47 @@ def test_statistics_without_the_state_are_refused(l1_checkpoint: Path, tmp_path:
     (tmp_path / "c" / "dataset_statistics.json").write_text(json.dumps(statistics))
     with pytest.raises(UserError, match=r"'libero_spatial' of .* say nothing of proprio"):
         load_policy("openvla", checkpoint=str(tmp_path / "c"), device="cpu", unnorm_key="libero_spatial")
+
+
+def test_a_folder_that_lost_its_heads_is_not_taken_for_plain_openvla(l1_checkpoint: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    shutil.copytree(l1_checkpoint, folder, ignore=shutil.ignore_patterns("*_checkpoint.pt"))
+
+    def load(**options: Any) -> Any:
+        return load_policy(
+            "openvla", checkpoint=str(folder), precision="fp32", device="cpu", unnorm_key="libero_spatial", **options
+        )
+
+    with pytest.raises(CheckpointError, match=r"statistics of the robot's state, .* and none of OFT's files .*: fetch"):
+        load()
+    by_tokens = load(variant="oft")
+    assert by_tokens.provenance["action_head"] == "tokens" and by_tokens.spec.horizon == 8
+    assert load(variant="openvla").spec.horizon == 1
+    statistics = json.loads((folder / "dataset_statistics.json").read_text())
+    for entry in statistics.values():  # as plain OpenVLA's training writes them
+        entry["proprio"] = {"q01": [0.0] * 7, "q99": [0.0] * 7, "mask": [True] * 7}
+    (folder / "dataset_statistics.json").write_text(json.dumps(statistics))
+    assert load().spec.horizon == 1
+
+
+@pytest.mark.parametrize(("kind", "precision"), [("plain", "bf16"), ("oft", "fp32")])
+def test_an_action_does_not_depend_on_the_rows_around_it(
+    l1_checkpoint: Path, tiny: str, kind: str, precision: str
+) -> None:
+    folder = l1_checkpoint if kind == "oft" else tiny
+    policy = load_policy(
+        "openvla", checkpoint=str(folder), precision=precision, device="cpu", unnorm_key="libero_spatial"
+    )
+    generator = np.random.default_rng(0)
+    seen = [
+        Observation(
+            {name: generator.integers(0, 256, (64, 64, 3), np.uint8) for name in ("agentview", "wrist")},
+            generator.uniform(-1, 1, 8).astype(np.float32),
+            words,
+            f"e{i}",
+            i,
+        )
+        for i, words in enumerate(("open the middle drawer of the cabinet", "push it", "push it"))
+    ]
+    assert policy.spec.max_batch == 1
+    np.testing.assert_array_equal(policy.act(seen), np.concatenate([policy.act([one]) for one in seen]))

@@ -211,7 +211,7 @@ def test_the_command_says_what_is_wrong_in_one_sentence(tmp_path: Path, capsys: 
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
-        (lambda folder: (folder / "model.safetensors").write_bytes(b"no"), "does not fit its config.json"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"no"), "no complete safetensors file"),
         (lambda folder: (folder / "model.safetensors").unlink(), "has no file model.safetensors"),
         (lambda folder: (folder / "config.json").write_text("{}"), "is no checkpoint of the policy 'tformer'"),
     ],

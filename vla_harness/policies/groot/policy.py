@@ -45,6 +45,7 @@ class GrootPolicy(Policy):
         base: str | None = None,
         metadata: str | None = None,
         compile: bool = False,
+        batch: PositiveInt = 1,
     ) -> None:
         """Load a checkpoint, as ``open_groot`` does.
 
@@ -63,19 +64,28 @@ class GrootPolicy(Policy):
                 None for the one that it names itself, or the 3B model.
             metadata: A metadata.json whose statistics are used instead of the checkpoint's.
             compile: Use torch.compile on CUDA, which takes minutes.
+            batch: Rows that the network computes together. With 1 an action never depends on the other rows; more is
+                faster on GPUs, and changes the last digits.
         """
         parts = open_groot(checkpoint, tokenizer, embodiment, data_config, precision, device, base, metadata)
-        self._begin(parts, seed, denoising_steps, prompt, frames, compile)
+        self._begin(parts, seed, denoising_steps, prompt, frames, compile, batch)
 
     @classmethod
     def of(cls, parts: GrootParts, seed: int = 0, prompt: PromptStyle = "policy") -> GrootPolicy:
         """Return a policy of an opened network, for its present weights: make a new one when they have changed."""
         policy = cls.__new__(cls)
-        policy._begin(parts, seed, None, prompt, "nvidia", False)
+        policy._begin(parts, seed, None, prompt, "nvidia", False, batch=16)
         return policy
 
     def _begin(
-        self, parts: GrootParts, seed: int, steps: int | None, prompt: PromptStyle, frames: str, compiled: bool
+        self,
+        parts: GrootParts,
+        seed: int,
+        steps: int | None,
+        prompt: PromptStyle,
+        frames: str,
+        compiled: bool,
+        batch: int,
     ) -> None:
         self.parts = parts
         self._seed, self._frames = seed, _FRAMES[frames]
@@ -98,16 +108,16 @@ class GrootPolicy(Policy):
             image_orientation=orientation,
             state_keys=robot.state_keys if robot else config.state,
             horizon=head.action_horizon,
-            max_batch=16,
             protocol="groot",
             image_path=f"{orientation.replace('_', ' ')}, {IMAGE_PATHS[frames]}",
+            max_batch=batch,
         )
 
     def act(self, observations: Sequence[Observation]) -> np.ndarray:
         """Return (batch, 16, D) float32: the action keys of the data configuration side by side.
 
         The images of the observations are named by ``spec.cameras``, their state is ``spec.state_keys`` side by side.
-        A row is what it would be alone, up to the order of sums in a batch (1e-6 in fp32).
+        A row is what it would be alone, to the last bit where rows are computed one by one (``batch``).
         """
         rows = [self.parts.transforms.inputs(self._modalities(o), self._prompt, self._frames) for o in observations]
         noise = np.stack([self._noise(random_generator(self._seed, o.episode, o.step)) for o in observations])
@@ -140,6 +150,7 @@ class GrootPolicy(Policy):
         parts = self.parts
         entry = json.dumps(parts.transforms.metadata, sort_keys=True).encode()
         return {
+            **super().provenance,
             **parts.checkpoint.provenance,
             "precision": parts.precision.name,
             "device": str(parts.device),
@@ -147,7 +158,6 @@ class GrootPolicy(Policy):
             "data_config": parts.transforms.config.name,
             "statistics_sha256": hashlib.sha256(entry).hexdigest(),
             "denoising_steps": self._sampler.steps,
-            "prompt": self._prompt,
         }
 
     def _modalities(self, observation: Observation) -> dict[str, Any]:
@@ -164,12 +174,13 @@ class GrootPolicy(Policy):
         return example
 
     def _normalised(self, rows: Sequence[Inputs], noise: np.ndarray) -> np.ndarray:
-        """Return (batch, 16, 32) float32; rows of equal length run together."""
+        """Return (batch, 16, 32) float32; at most ``spec.max_batch`` rows, of equal length, run together."""
         together: dict[int, list[int]] = {}
         for i, row in enumerate(rows):
             together.setdefault(len(row.tokens), []).append(i)
         actions = np.empty(noise.shape, np.float32)
-        for group in together.values():
+        most = self.spec.max_batch
+        for group in (same[i : i + most] for same in together.values() for i in range(0, len(same), most)):
             chosen = [rows[i] for i in group]
             tensors = (
                 torch.cat([row.pixels for row in chosen]),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...checkpoints import Checkpoint
+from ...checkpoints import Checkpoint, Fields
 from ...errors import CheckpointError, UserError
 from .configuration import OpenVLAConfig
 
@@ -24,10 +24,20 @@ class Bounds:
     mask: np.ndarray
 
     @classmethod
-    def of(cls, statistics: Mapping[str, Any]) -> Bounds:
-        """Return the bounds in one part ("action" or "proprio") of a data set's statistics."""
-        low, high = np.array(statistics["q01"], np.float64), np.array(statistics["q99"], np.float64)
-        return cls(low, high, np.array(statistics.get("mask", np.ones(len(low))), bool))
+    def of(cls, statistics: Mapping[str, Any] | Fields, count: int | None = None) -> Bounds:
+        """Return the bounds in one part ("action" or "proprio") of a data set's statistics.
+
+        count: how many entries it must have. Raises CheckpointError for a list of another length, or anything in it but
+        finite numbers.
+        """
+        part = statistics if isinstance(statistics, Fields) else Fields(statistics, "The statistics")
+        low, high = part.numbers("q01", count), part.numbers("q99", count)
+        if len(low) != len(high):
+            part.refuse("q99", f"a list of {len(low)} finite numbers")
+        if any(above < below for below, above in zip(low, high, strict=True)):
+            part.refuse("q99", "no number below that of q01")
+        mask = part.flags("mask", len(low), [True] * len(low))
+        return cls(np.array(low, np.float64), np.array(high, np.float64), np.array(mask, bool))
 
     def unnormalise(self, actions: np.ndarray, slack: float = 0.0) -> np.ndarray:
         """Return (..., D) float64 in the data's units of (..., D) in [-1, 1]; slack: added to the bounds' distance."""
@@ -41,14 +51,19 @@ class Bounds:
 
 def read_statistics(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return key -> statistics: of ``dataset_statistics.json`` where there is one, else those in ``config.json``."""
-    found = (
-        checkpoint.json(STATISTICS) if checkpoint.has(STATISTICS) else checkpoint.json("config.json").get("norm_stats")
-    )
+    found = statistics_fields(checkpoint).content
     if not found:
         raise CheckpointError(
             f"{checkpoint.name} has no {STATISTICS} and no norm_stats in config.json: give one that has."
         )
-    return found
+    return dict(found)
+
+
+def statistics_fields(checkpoint: Checkpoint) -> Fields:
+    """Return the same for typed reading; empty where the checkpoint has none."""
+    if checkpoint.has(STATISTICS):
+        return checkpoint.fields(STATISTICS)
+    return checkpoint.fields("config.json").section("norm_stats", optional=True)
 
 
 def choose_key(statistics: Mapping[str, Any], wanted: str | None) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ...checkpoints import Fields
 from ...errors import CheckpointError
 
 VISION_BACKBONE = "dinosiglip-vit-so-224px"
@@ -62,50 +63,80 @@ class OpenVLAConfig:
 # timm's vit_large_patch14_reg4_dinov2 and vit_so400m_patch14_siglip_224; the latter's MLP ratio is 4304 / 1152.
 _DINO = {"embed_dim": 1024, "depth": 24, "num_heads": 16}
 _SIGLIP = {"embed_dim": 1152, "depth": 27, "num_heads": 16}
+_MOST_LAYERS = 1024
+_MOST_POSITIONS = 2**16
 
 
 def read_config(content: Mapping[str, Any], name: str) -> OpenVLAConfig:
     """Return the sizes that ``config.json`` gives; raises CheckpointError if it is no OpenVLA of the published kind."""
-    backbone = content.get("vision_backbone_id")
-    if backbone != VISION_BACKBONE:
+    stored = Fields(content, f"config.json of {name}")
+    if stored.text("vision_backbone_id") != VISION_BACKBONE:
         raise CheckpointError(
-            f"config.json of {name} has the vision backbone {backbone!r}, and this policy runs {VISION_BACKBONE!r}:"
-            " give an openvla-7b, a fine-tune of it, or an OpenVLA-OFT checkpoint."
+            f"config.json of {name} has the vision backbone {content['vision_backbone_id']!r}, and this policy runs"
+            f" {VISION_BACKBONE!r}: give an openvla-7b, a fine-tune of it, or an OpenVLA-OFT checkpoint."
         )
-    dino, siglip = content.get("timm_model_kwargs") or ({}, {})
-    dino, siglip = _DINO | dict(dino), _SIGLIP | dict(siglip)
-    text = content.get("text_config", {})
-    language = LanguageConfig()
-    language = LanguageConfig(
-        vocabulary=text.get("vocab_size", language.vocabulary),
-        width=text.get("hidden_size", language.width),
-        depth=text.get("num_hidden_layers", language.depth),
-        heads=text.get("num_attention_heads", language.heads),
-        mlp_width=text.get("intermediate_size", language.mlp_width),
-        norm_eps=text.get("rms_norm_eps", language.norm_eps),
-        rope_base=text.get("rope_theta", language.rope_base),
-        max_positions=text.get("max_position_embeddings", language.max_positions),
-    )
-    if text.get("num_key_value_heads", language.heads) != language.heads:
-        raise CheckpointError(f"config.json of {name} has fewer key-value heads than heads, which no OpenVLA has.")
+    stored.supported("arch_specifier", "no-align+fused-gelu-mlp")
+    stored.supported("use_fused_vision_backbone", True, None)
+    stored.supported("image_resize_strategy", "resize-naive")
+    stored.supported("image_sizes", [IMAGE_SIZE] * 2)
+    stored.supported("timm_override_act_layers", [None, None], None)
+    stored.supported("output_projector_states", False)
+    language = _read_language(stored.section("text_config", optional=True))
+    if stored.has("timm_model_kwargs"):
+        dino, siglip = stored.sections("timm_model_kwargs", 2)
+    else:
+        dino = siglip = Fields({}, stored.where, "timm_model_kwargs")
+    bins = stored.integer("n_action_bins", 256, least=2)
+    padding = stored.integer("pad_to_multiple_of", 64, least=0)
+    if language.vocabulary - padding <= bins:
+        stored.refuse("n_action_bins", f"fewer than the vocabulary's {language.vocabulary} tokens without padding")
     return OpenVLAConfig(
-        dino=ViTConfig(
-            width=dino["embed_dim"],
-            depth=dino["depth"],
-            heads=dino["num_heads"],
-            mlp_width=4 * dino["embed_dim"],
-            prefix=5,
-            layer_scale=True,
-        ),
-        siglip=ViTConfig(
-            width=siglip["embed_dim"],
-            depth=siglip["depth"],
-            heads=siglip["num_heads"],
-            mlp_width=int(siglip["embed_dim"] * 3.7362),
-            prefix=0,
-            layer_scale=False,
-        ),
+        dino=_read_vit(dino, _DINO, mlp_ratio=4, prefix=5, layer_scale=True),
+        siglip=_read_vit(siglip, _SIGLIP, mlp_ratio=3.7362, prefix=0, layer_scale=False),
         language=language,
-        bins=content.get("n_action_bins", 256),
-        first_padding=language.vocabulary - content.get("pad_to_multiple_of", 64),
+        bins=bins,
+        first_padding=language.vocabulary - padding,
+    )
+
+
+def _read_language(text: Fields) -> LanguageConfig:
+    text.supported("model_type", "llama")
+    text.supported("hidden_act", "silu")
+    text.supported("attention_bias", False)
+    text.supported("mlp_bias", False)
+    text.supported("tie_word_embeddings", False)
+    text.supported("rope_scaling", None)
+    rope = text.section("rope_parameters", optional=True)  # where transformers 5 writes it
+    rope.supported("rope_type", "default")
+    usual = LanguageConfig()
+    heads = text.integer("num_attention_heads", usual.heads)
+    width = text.integer("hidden_size", usual.width)
+    if width % (2 * heads):
+        text.refuse("hidden_size", f"a multiple of 2 x {heads} heads")
+    text.supported("num_key_value_heads", heads)
+    text.supported("head_dim", width // heads, None)
+    return LanguageConfig(
+        vocabulary=text.integer("vocab_size", usual.vocabulary),
+        width=width,
+        depth=text.integer("num_hidden_layers", usual.depth, most=_MOST_LAYERS),
+        heads=heads,
+        mlp_width=text.integer("intermediate_size", usual.mlp_width),
+        norm_eps=text.number("rms_norm_eps", usual.norm_eps, above=0),
+        rope_base=text.number("rope_theta", rope.number("rope_theta", usual.rope_base, above=0), above=0),
+        max_positions=text.integer("max_position_embeddings", usual.max_positions, most=_MOST_POSITIONS),
+    )
+
+
+def _read_vit(stored: Fields, usual: Mapping[str, int], mlp_ratio: float, prefix: int, layer_scale: bool) -> ViTConfig:
+    width = stored.integer("embed_dim", usual["embed_dim"])
+    heads = stored.integer("num_heads", usual["num_heads"])
+    if width % heads:
+        stored.refuse("embed_dim", f"a multiple of {heads} heads")
+    return ViTConfig(
+        width=width,
+        depth=stored.integer("depth", usual["depth"], least=2, most=_MOST_LAYERS),
+        heads=heads,
+        mlp_width=int(width * mlp_ratio),
+        prefix=prefix,
+        layer_scale=layer_scale,
     )

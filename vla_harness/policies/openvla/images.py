@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ...checkpoints import Fields
 from ...conventions import orient
 from ...errors import UserError
-from ...types import Observation, PolicySpec
+from ...types import ImageOrientation, Observation, PolicySpec
 from .configuration import IMAGE_SIZE
 
 CROP_AREA = 0.9
@@ -29,12 +30,23 @@ F32 = np.float32
 class PixelNormalisation:
     """uint8 images to the six channels the network reads: three normalised for DINOv2, three for SigLIP."""
 
-    def __init__(self, preprocessor: Mapping[str, Any], device: torch.device) -> None:
-        """Take mean and deviation from ``preprocessor_config.json``: stored rounded to bf16, as in training."""
-        both = preprocessor["tvf_normalize_params"]
+    def __init__(self, preprocessor: Mapping[str, Any] | Fields, device: torch.device) -> None:
+        """Take mean and deviation from ``preprocessor_config.json``: stored rounded to bf16, as in training.
+
+        Raises CheckpointError where they are missing, or the file asks for another way to make images small.
+        """
+        stored = preprocessor if isinstance(preprocessor, Fields) else Fields(preprocessor, "preprocessor_config.json")
+        stored.supported("image_resize_strategy", "resize-naive")
+        stored.supported("tvf_do_letterbox", False)
+        stored.supported("interpolations", ["bicubic"] * 2)
+        stored.supported("input_sizes", [[3, IMAGE_SIZE, IMAGE_SIZE]] * 2)
+        both = stored.sections("tvf_normalize_params", 2)
         shape = 1, 6, 1, 1
-        self._mean = torch.tensor([both[0]["mean"], both[1]["mean"]], device=device).reshape(shape)
-        self._std = torch.tensor([both[0]["std"], both[1]["std"]], device=device).reshape(shape)
+        for part in both:
+            if min(part.numbers("std", 3)) <= 0:
+                part.refuse("std", "numbers above 0")
+        self._mean = torch.tensor([part.numbers("mean", 3) for part in both], device=device).reshape(shape)
+        self._std = torch.tensor([part.numbers("std", 3) for part in both], device=device).reshape(shape)
 
     def __call__(self, images: np.ndarray) -> torch.Tensor:
         """Return (B, 6, H, W) fp32 on the device of (B, H, W, 3) uint8 images; bytes travel, floats do not."""
@@ -77,10 +89,10 @@ def libero_image(frame: np.ndarray, center_crop: bool = True) -> np.ndarray:
     return crop_center(image) if center_crop else image
 
 
-def image_path(center_crop: bool) -> str:
+def image_path(orientation: ImageOrientation, center_crop: bool) -> str:
     """Return what ``libero_images`` does to a rendered frame, in words."""
     crop = f", center crop of area {CROP_AREA}" if center_crop else ""
-    return f"mirrored, JPEG 95, lanczos3 to {IMAGE_SIZE}{crop}"
+    return f"{orientation.replace('_', ' ')}, JPEG 95, lanczos3 to {IMAGE_SIZE}{crop}"
 
 
 def jpeg_round_trip(image: np.ndarray) -> np.ndarray:

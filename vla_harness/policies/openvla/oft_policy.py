@@ -10,13 +10,13 @@ import torch
 from PIL import Image
 
 from ...checkpoints import module_bytes
-from ...types import DELTA_EEF_POSE, Observation, Policy, PolicySpec, random_generator
-from .actions import libero_gripper, token_values
+from ...types import Observation, Policy, PolicySpec, random_generator
+from .actions import token_values
 from .decoding import padded_prompts
 from .images import image_path, libero_images, plain_image
 from .loading import OpenVLAParts
 from .oft import CHUNK, ENTRIES, STATE
-from .oft_weights import load_oft
+from .oft_weights import load_oft, reads_state
 
 STATE_KEYS = ("eef_pos", "eef_axis_angle", "gripper_qpos")
 RENDERED = 256
@@ -30,37 +30,39 @@ class OFTPolicy(Policy):
     def __init__(self, parts: OpenVLAParts, cameras: tuple[str, ...], center_crop: bool = True, seed: int = 0) -> None:
         """Load the weights; the arguments are those of ``openvla_policy``."""
         self.parts = parts
+        parts.bounds("action")  # refused before the weights are read
+        self._state_bounds = parts.bounds("proprio") if reads_state(parts.checkpoint) else None
         self.oft = load_oft(parts.checkpoint, parts.config, parts.precision, parts.device)
         self._attention = parts.attach_attention(self.oft)
         self._center_crop = center_crop
         self._seed = seed
-        self._state_bounds = parts.bounds("proprio") if self.oft.state is not None else None
         self._run = parts.fast(self._normalised)
         self.spec = PolicySpec(
             "openvla-oft",
-            DELTA_EEF_POSE,
+            parts.convention.action,
             cameras=cameras,
             image_size=(RENDERED, RENDERED),
-            image_orientation="mirrored",
+            image_orientation=parts.convention.image_orientation,
             state_keys=STATE_KEYS if self.oft.state is not None else (),
             horizon=CHUNK,
-            max_batch=parts.max_batch,
             protocol="openvla-oft",
-            image_path=image_path(center_crop),
+            image_path=image_path(parts.convention.image_orientation, center_crop),
+            max_batch=parts.batch,
+            trained_on=parts.trained_on,
         )
         if parts.fixed_shapes:  # recorded or compiled now and not in the first episode
             images, words = np.zeros((1, len(cameras), 224, 224, 3), np.uint8), "pick up the black bowl"
             self._actions(images, [words], np.zeros((1, STATE)), np.zeros((1, CHUNK, ENTRIES)))
 
     def act(self, observations: Sequence[Observation]) -> np.ndarray:
-        """Return (batch, 8, 7) float32 as LIBERO takes them, by the image path of the reference's LIBERO evaluation."""
+        """Return (batch, 8, 7) float32 as the spec states them, by the image path of the reference's evaluations."""
         images = libero_images(observations, self.spec, self._center_crop)
         noise = np.stack(
             [random_generator(self._seed, o.episode, o.step).standard_normal((CHUNK, ENTRIES)) for o in observations]
         )
         states = np.stack([o.state for o in observations])
         actions = self._actions(images, [o.instruction for o in observations], states, noise)
-        return libero_gripper(actions).astype(np.float32)
+        return self.parts.as_stated(actions)
 
     def predict_actions(
         self,
@@ -88,13 +90,12 @@ class OFTPolicy(Policy):
         """As OpenVLA's, and which head there is."""
         head = "tokens" if self.oft.head is None else "l1" if self.oft.noisy_action is None else "diffusion"
         return {
+            **super().provenance,
             **self.parts.provenance,
             "attention": self._attention,
-            "center_crop": self._center_crop,
             "weights_bytes": module_bytes(self.oft),
             "action_head": head,
             "film": self.oft.model.film,
-            "seed": self._seed,
         }
 
     def _actions(
@@ -111,8 +112,8 @@ class OFTPolicy(Policy):
             states = self._state_bounds.normalise(np.asarray(states, np.float64))
         prompts = self.parts.prompts(instructions)
         chunks = []
-        for first in range(0, len(prompts), self.spec.max_batch):
-            rows = slice(first, first + self.spec.max_batch)
+        for first in range(0, len(prompts), self.parts.batch):
+            rows = slice(first, first + self.parts.batch)
             with torch.inference_mode():
                 chunks.append(self._chunks(images[rows], prompts[rows], states[rows], noise[rows]))
         values = np.concatenate(chunks)

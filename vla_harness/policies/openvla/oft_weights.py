@@ -12,6 +12,7 @@ from torch import nn
 
 from ...checkpoints import (
     Checkpoint,
+    Fields,
     PickledTensors,
     Precision,
     TensorFiles,
@@ -19,18 +20,47 @@ from ...checkpoints import (
     load_weights,
     parameters_on_meta,
 )
-from ...errors import CheckpointError
+from ...errors import CheckpointError, UserError
 from .configuration import OpenVLAConfig
 from .oft import OFT, STATE, ActionHead, Embedder
 from .weights import load_model, parameter_name
 
 LORA_ALPHA = 16
+VARIANTS = ("auto", "openvla", "oft")
 _Module = TypeVar("_Module", bound=nn.Module)
 
 
-def is_oft(checkpoint: Checkpoint) -> bool:
-    """Return whether the folder holds any of OFT's own files."""
-    return any(_part(checkpoint, part) for part in ("action_head", "proprio_projector", "vision_backbone"))
+def is_oft(checkpoint: Checkpoint, statistics: Fields, variant: str = "auto") -> bool:
+    """Return whether the checkpoint is OpenVLA-OFT: as ``variant`` says, or because it holds one of OFT's own files.
+
+    statistics: the chosen entry. Raises CheckpointError where they hold a robot's state, as only OFT's do, and none of
+    OFT's files is there: only the user knows whether they got lost, or it writes its actions as tokens.
+    """
+    if variant not in VARIANTS:
+        raise UserError(f"There is no variant {variant!r}: choose one of {', '.join(VARIANTS)}.")
+    if variant != "auto":
+        return variant == "oft"
+    if any(_part(checkpoint, part) for part in ("action_head", "proprio_projector", "vision_backbone")):
+        return True
+    if _holds_state(statistics):
+        raise CheckpointError(
+            f"{checkpoint.name} has statistics of the robot's state, as OpenVLA-OFT's have, and none of OFT's files"
+            " (action_head--…, proprio_projector--…): fetch them, or state variant=oft for one that writes its actions"
+            " as tokens, variant=openvla for plain OpenVLA."
+        )
+    return False
+
+
+def reads_state(checkpoint: Checkpoint) -> bool:
+    """Return whether an OFT checkpoint holds a state projector."""
+    return _part(checkpoint, "proprio_projector") is not None
+
+
+def _holds_state(statistics: Fields) -> bool:
+    """Return whether the state's statistics hold any number but 0, which plain OpenVLA's training writes for it."""
+    proprio = statistics.content.get("proprio")
+    lists = [value for key, value in proprio.items() if key != "mask"] if isinstance(proprio, Mapping) else []
+    return any(bool(number) for numbers in lists if isinstance(numbers, list) for number in numbers)
 
 
 def load_oft(checkpoint: Checkpoint, config: OpenVLAConfig, precision: Precision, device: torch.device) -> OFT:

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from tformer.values import Seed
+from tformer.values import PositiveInt, Seed
 
 from ...checkpoints import module_bytes
 from ...types import DELTA_EEF_POSE, Observation, Policy, PolicySpec
-from .actions import libero_gripper, token_values
+from .actions import token_values
 from .decoding import Decoder
 from .images import image_path, libero_images, plain_image
 from .loading import OpenVLAParts, open_openvla
@@ -37,6 +37,9 @@ def openvla_policy(
     cameras: Sequence[str] = ("agentview", "wrist"),
     seed: Seed = 0,
     compile: bool = False,
+    variant: Literal["auto", "openvla", "oft"] = "auto",
+    action_convention: Literal["libero", "bridge", "unknown"] | None = None,
+    batch: PositiveInt = 1,
 ) -> OpenVLAPolicy | OFTPolicy:
     """OpenVLA and OpenVLA-OFT, from checkpoints in the original layout.
 
@@ -56,11 +59,16 @@ def openvla_policy(
         cameras: What an OFT checkpoint was trained on, in this order. OpenVLA itself reads the first.
         seed: Of the noise that OFT's diffusion head begins with.
         compile: Use torch.compile before the first episode, which takes minutes; needs a C++ compiler on the CPU.
+        variant: openvla or oft instead of what the folder's files show; oft without an action head writes tokens.
+        action_convention: What the actions of the unnorm key's data mean: libero, bridge (metres, radians, gripper 1
+            open) or unknown, which no environment accepts. None: what is known of the key.
+        batch: Rows that the network computes together. With 1 an action never depends on the other rows; more is faster
+            on GPUs, and may change an action that is nearly a tie.
 
     Raises UserError before anything large is read if one of these cannot be met.
     """
-    parts = open_openvla(checkpoint, precision, device, unnorm_key, revision, attn, compile)
-    if is_oft(parts.checkpoint):
+    parts = open_openvla(checkpoint, precision, device, unnorm_key, revision, attn, compile, action_convention, batch)
+    if is_oft(parts.checkpoint, parts.dataset(), variant):
         return OFTPolicy(parts, tuple(cameras), center_crop, seed)
     return OpenVLAPolicy(parts, center_crop, only_actions)
 
@@ -71,28 +79,30 @@ class OpenVLAPolicy(Policy):
     def __init__(self, parts: OpenVLAParts, center_crop: bool = True, only_actions: bool = False) -> None:
         """Load the weights; the arguments are those of ``openvla_policy``."""
         self.parts = parts
+        parts.bounds("action")  # refused before the weights are read
         self.model = load_model(parts.checkpoint, parts.config, parts.precision, parts.device)
         self._attention = parts.attach_attention(self.model)
         self._center_crop = center_crop
         self._decoder = Decoder(self.model, DELTA_EEF_POSE.dim, only_actions, parts.fixed_shapes, parts.fast)
         self.spec = PolicySpec(
             "openvla",
-            DELTA_EEF_POSE,
+            parts.convention.action,
             cameras=(CAMERA,),
             image_size=(RENDERED, RENDERED),
-            image_orientation="mirrored",
-            max_batch=parts.max_batch,
             protocol="openvla",
-            image_path=image_path(center_crop),
+            image_path=image_path(parts.convention.image_orientation, center_crop),
+            image_orientation=parts.convention.image_orientation,
+            max_batch=parts.batch,
+            trained_on=parts.trained_on,
         )
         if parts.fixed_shapes:  # recorded or compiled now and not in the first episode
             self._actions(np.zeros((1, 224, 224, 3), np.uint8), ["pick up the black bowl and place it on the plate"])
 
     def act(self, observations: Sequence[Observation]) -> np.ndarray:
-        """Return (batch, 1, 7) float32 as LIBERO takes them, by the image path of the reference's LIBERO evaluation."""
+        """Return (batch, 1, 7) float32 as the spec states them, by the image path of the reference's evaluations."""
         images = libero_images(observations, self.spec, self._center_crop)
         actions = self._actions(images[:, 0], [o.instruction for o in observations])
-        return libero_gripper(actions)[:, None].astype(np.float32)
+        return self.parts.as_stated(actions)[:, None]
 
     def predict_action(
         self, image: np.ndarray | Image.Image, instruction: str, unnorm_key: str | None = None
@@ -113,9 +123,9 @@ class OpenVLAPolicy(Policy):
     def provenance(self) -> Mapping[str, Any]:
         """Checkpoint, its hash and commit, precision, device, statistics and the memory of the weights."""
         return {
+            **super().provenance,
             **self.parts.provenance,
             "attention": self._attention,
-            "center_crop": self._center_crop,
             "weights_bytes": module_bytes(self.model),
         }
 
@@ -124,8 +134,8 @@ class OpenVLAPolicy(Policy):
         bounds = self.parts.bounds("action", key)
         prompts = self.parts.prompts(instructions)
         answers = []
-        for first in range(0, len(prompts), self.spec.max_batch):
-            rows = slice(first, first + self.spec.max_batch)
+        for first in range(0, len(prompts), self.parts.batch):
+            rows = slice(first, first + self.parts.batch)
             with torch.inference_mode():
                 pixels = self.parts.normalise(images[rows])
             answers.append(self._decoder(pixels, prompts[rows]))

@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from tformer.policy import PolicyConfig, VisuomotorPolicy
+from tformer.policy import HeadConfig, HeadKind, PolicyConfig, VisuomotorPolicy
 from tformer.tokenizers import PADDING, WordTokenizer
 
-from ...checkpoints.files import Checkpoint
+from ...checkpoints import Checkpoint, Fields, load_weights, parameters_on_meta
 from ...errors import CheckpointError
+from ...types import DELTA_EEF_POSE
 
 WEIGHTS, CONFIGURATION = "model.safetensors", "config.json"
 FORMAT = "vla-harness-tformer-1"
@@ -82,22 +83,80 @@ class PolicyCard:
         """Return the content of ``config.json``."""
         return json.dumps({"format": FORMAT} | asdict(self) | {"network": self.network.to_dict()}, indent=2)
 
+    @property
+    def tasks(self) -> tuple[str, ...] | None:
+        """The instructions it was trained on; None where an older training did not store them."""
+        told = self.training.get("instructions")
+        return None if told is None else tuple(told)
+
     @classmethod
     def from_json(cls, content: Mapping[str, Any], name: str) -> PolicyCard:
         """Return the card that ``to_json`` wrote. Raises CheckpointError for other files."""
-        values = dict(content)
-        if values.pop("format", None) != FORMAT:
+        if content.get("format") != FORMAT:
             raise CheckpointError(f"{name} is no checkpoint of the policy 'tformer': give one that its training wrote.")
-        try:
-            for key in ("state", "action", "aim"):
-                values[key] = Scale(**{part: tuple(numbers) for part, numbers in values[key].items()})
-            for key in ("words", "cameras", "state_keys", "image_size", "gripper"):
-                values[key] = tuple(values[key])
-            return cls(**(values | {"network": PolicyConfig.from_dict(values["network"])}))
-        except (KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(
-                f"{CONFIGURATION} of {name} is damaged ({error}): fetch the checkpoint again."
-            ) from None
+        stored = Fields(content, f"{CONFIGURATION} of {name}")
+        stored.only("format", *(one.name for one in fields(cls)))
+        network = _read_network(stored.section("network"))
+        words = stored.texts("words")
+        if WordTokenizer(words).vocab_size != network.vocabulary:
+            stored.refuse("words", f"a list of words that fits the network's vocabulary of {network.vocabulary}")
+        height, width = stored.integers("image_size", 2, most=_LARGEST_FRAME)
+        training = stored.section("training", optional=True)
+        if training.has("instructions"):
+            training.texts("instructions")
+        return cls(
+            network=network,
+            words=words,
+            cameras=stored.texts("cameras", count=len(network.reduce)),
+            state_keys=stored.texts("state_keys"),
+            image_size=(height, width),
+            state=_read_scale(stored.section("state"), network.state_dim),
+            action=_read_scale(stored.section("action"), network.action_dim),
+            aim=_read_scale(stored.section("aim"), network.aim_dim),
+            gripper=stored.numbers("gripper"),
+            training=training.content,
+        )
+
+
+_LARGEST_FRAME = 4096
+_LARGEST_WIDTH = 2**14
+_MOST_LAYERS = 256
+
+
+def _read_network(stored: Fields) -> PolicyConfig:
+    stored.only(*(one.name for one in fields(PolicyConfig)))
+    head = stored.section("head")
+    head.only(*(one.name for one in fields(HeadConfig)))
+    if head.text("kind") not in get_args(HeadKind):
+        head.refuse("kind", " or ".join(get_args(HeadKind)))
+    kind: HeadKind = head.content["kind"]
+    heads = stored.integer("heads", most=_LARGEST_WIDTH)
+    d_model = stored.integer("d_model", most=_LARGEST_WIDTH)
+    if d_model % (2 * heads):
+        stored.refuse("d_model", f"a multiple of 2 x {heads} heads")
+    return PolicyConfig(
+        vocabulary=stored.integer("vocabulary"),
+        reduce=stored.integers("reduce", most=_LARGEST_FRAME),
+        state_dim=stored.integer("state_dim", most=_LARGEST_WIDTH),
+        aim_dim=stored.integer("aim_dim", least=0, most=_LARGEST_WIDTH),
+        action_dim=stored.integer("action_dim", least=DELTA_EEF_POSE.dim, most=DELTA_EEF_POSE.dim),
+        horizon=stored.integer("horizon", most=_LARGEST_FRAME),
+        d_model=d_model,
+        layers=stored.integer("layers", most=_MOST_LAYERS),
+        heads=heads,
+        width=stored.integer("width", most=_LARGEST_WIDTH),
+        keypoints=stored.integer("keypoints", most=_LARGEST_WIDTH),
+        words=stored.integer("words", most=_LARGEST_FRAME),
+        language=stored.flag("language"),
+        head=HeadConfig(kind, head.integer("layers", most=_MOST_LAYERS)),
+    )
+
+
+def _read_scale(stored: Fields, count: int) -> Scale:
+    scale = stored.numbers("scale", count)
+    if any(value <= 0 for value in scale):
+        stored.refuse("scale", "numbers above 0")
+    return Scale(stored.numbers("offset", count), scale)
 
 
 def images_to_network(images: np.ndarray) -> Tensor:
@@ -128,11 +187,7 @@ def read_policy(checkpoint: Checkpoint) -> tuple[PolicyCard, VisuomotorPolicy]:
     card = PolicyCard.from_json(checkpoint.json(CONFIGURATION), checkpoint.name)
     if not checkpoint.has(WEIGHTS):
         raise CheckpointError(f"{checkpoint.name} has no file {WEIGHTS}: give a complete checkpoint.")
-    network = VisuomotorPolicy(card.network)
-    try:
-        weights = load_file(checkpoint.path / WEIGHTS)
-        network.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
-    except Exception as error:
-        told = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{WEIGHTS} of {checkpoint.name} does not fit its {CONFIGURATION} ({told}).") from None
-    return card, network.eval().requires_grad_(False)
+    with parameters_on_meta():
+        network = VisuomotorPolicy(card.network)
+    load_weights(network, checkpoint.tensors(), rename=str, dtype=torch.float32, device=torch.device("cpu"))
+    return card, network

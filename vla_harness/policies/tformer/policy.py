@@ -72,6 +72,7 @@ class TformerPolicy(Policy):
             horizon=played,
             protocol="vla-harness",
             image_path="as rendered",
+            trained_on=self.card.tasks,
         )
         self.spec = replace(spec, state_lengths=_lengths(spec, self.card.network.state_dim))
 
@@ -86,12 +87,12 @@ class TformerPolicy(Policy):
     @property
     def provenance(self) -> Mapping[str, Any]:
         """See Policy."""
-        return self._found.provenance | {
+        return {
+            **super().provenance,
+            **self._found.provenance,
             "precision": "fp32",
             "device": str(self._device),
-            "seed": self._seed,
             "execute": self.spec.horizon,
-            "ensemble": self._ensemble,
             "trained_on": list(self.card.training.get("datasets", ())),
         }
 
