@@ -34,18 +34,26 @@ class OtherType(BadValue):
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers from ``low`` to ``high``, both included unless ``above`` or ``below`` leaves that end out."""
+    """The numbers from ``low`` to ``high``, both included unless ``above`` or ``below`` leaves that end out.
+
+    multiple: of what the numbers are whole multiples; 0 for any.
+    """
 
     low: float | None = None
     high: float | None = None
     above: bool = False
     below: bool = False
+    multiple: int = 0
 
     def __contains__(self, number: float) -> bool:
         low_enough = self.low is None or number > self.low or (number == self.low and not self.above)
+        if self.multiple and number % self.multiple:
+            return False
         return low_enough and (self.high is None or number < self.high or (number == self.high and not self.below))
 
     def __str__(self) -> str:
+        if self.multiple:
+            return f"a multiple of {self.multiple}, {Range(self.low, self.high, self.above, self.below)}"
         if self.low is None:
             return "a finite number" if self.high is None else f"{'less than' if self.below else 'at most'} {self.high}"
         if self.high is None:

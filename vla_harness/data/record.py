@@ -25,7 +25,7 @@ from typing import Annotated, Any, Literal
 from tqdm import tqdm
 from tyro.conf import arg
 
-from tformer.values import Fraction, PositiveInt, Seed
+from tformer.values import Fraction, PositiveInt, Range, Seed
 
 from ..command import DONE, check_options, parse_options, run_command
 from ..errors import RunFailed, UserError
@@ -68,7 +68,7 @@ class Record:
     """Format of the dataset: LeRobot's, or LIBERO's own."""
     assets: Annotated[str, arg(metavar="auto|hub|primitive|PATH")] = "auto"
     """Meshes and textures, as of eval/run_libero.py."""
-    image_size: PositiveInt = 128
+    image_size: Annotated[int, Range(16, multiple=2)] = 128
     """Height and width of the frames, pixels."""
     frame_every: PositiveInt = 1
     """Steps from one drawn frame to the next. Rows between show the earlier frame again, and say so; drawing is nine
@@ -94,8 +94,6 @@ def record(options: Record) -> int:
     Raises UserError for options that cannot be, a folder with something else, and a disk that is too small.
     """
     check_options(options)
-    if options.image_size % 2 or options.image_size < 16:
-        raise UserError(f"--image-size is {options.image_size}: give an even number of 16 or more.")
     check_new_folder(options.out)
     part = options.out.with_name(options.out.name + ".recording")
     begun = os.path.lexists(part)

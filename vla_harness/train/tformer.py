@@ -24,7 +24,7 @@ from tyro.conf import arg
 
 from tformer.policy import HeadConfig, PolicyConfig
 from tformer.training import TrainOptions, leads, train
-from tformer.values import Decay, Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt
+from tformer.values import Decay, Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt, Range
 
 from ..checkpoints.files import find_checkpoint
 from ..command import check_options
@@ -66,17 +66,17 @@ class TformerOptions(TrainOptions):
     """Actions of a chunk."""
     language: bool = True
     """Read the instruction; without it, one sees what the words are worth."""
-    width: PositiveInt = 32
+    width: Annotated[int, Range(8, multiple=8)] = 32
     """Channels of a camera's network at a quarter of the resolution, a multiple of 8."""
-    d_model: PositiveInt = 128
-    """Width of a token."""
+    d_model: Annotated[int, Range(4, multiple=4)] = 128
+    """Width of a token, which four attention heads share."""
     layers: PositiveInt = 2
     """Blocks of the observation transformer."""
     cameras: tuple[str, ...] = ("agentview", "wrist")
     """Cameras, by the last part of the dataset's names; those after the first are seen at half the resolution."""
     state_keys: tuple[str, ...] = ("eef_pos", "eef_axis_angle", "gripper_qpos")
     """What observation.state holds, in the harness's names."""
-    image_size: PositiveInt = 128
+    image_size: Annotated[int, Range(32, multiple=32)] = 128
     """Height and width of the frames in pixels, a multiple of 32."""
     row_every: PositiveInt = 1
     """Learn from each how-many-th drawn frame of an episode; all are kept in memory."""
@@ -173,10 +173,6 @@ def _validation(options: TformerOptions, samples: Samples) -> str:
 
 def _check(options: TformerOptions) -> None:
     check_options(options)
-    if options.image_size % 32:
-        raise UserError(f"--image-size is {options.image_size}: give a multiple of 32, such as 128.")
-    if options.width % 8:
-        raise UserError(f"--width is {options.width}: give a multiple of 8, such as 32.")
     if not options.dataset:
         raise UserError("--dataset names none: give one or more.")
 

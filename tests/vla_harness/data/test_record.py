@@ -127,7 +127,7 @@ def test_refuses_what_cannot_be_recorded(whole: Path, tmp_path: Path, monkeypatc
     for change, told in (
         ({"tasks": ("0;1",)}, "--tasks is '0;1': give numbers with commas between, such as 0,3"),
         ({"episodes": 0}, "--episodes is 0: give at least 1"),
-        ({"image_size": 33}, "--image-size is 33: give an even number"),
+        ({"image_size": 33}, "--image-size is 33: give a multiple of 2, at least 16"),
         ({"tasks": ("10",)}, "--tasks has 10: LIBERO's suite goal has tasks 0 to 9"),
         ({"out": whole}, "exists already: choose a new folder"),
     ):

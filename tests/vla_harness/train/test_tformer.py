@@ -192,6 +192,7 @@ def test_reads_datasets_that_others_recorded(tmp_path: Path) -> None:
         ({"batch_size": 0}, "--batch-size is 0: give at least 1"),
         ({"image_size": 50}, "--image-size is 50: give a multiple of 32"),
         ({"width": 12}, "--width is 12: give a multiple of 8"),
+        ({"d_model": 130}, "--d-model is 130: give a multiple of 4, at least 4"),
         ({"cameras": ("front",)}, "has no camera 'front'"),
     ],
 )
