@@ -91,7 +91,7 @@ def test_a_policy_whose_packages_are_missing_says_so(tmp_path: Path, monkeypatch
     (tmp_path / "hollow_policy.py").write_text("import torch_that_is_not_there\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setitem(POLICIES, "hollow", "hollow_policy:HollowPolicy")
-    with pytest.raises(UserError, match="needs torch_that_is_not_there, which is not installed: pip install"):
+    with pytest.raises(UserError, match="needs torch_that_is_not_there, which is not installed: run `pip install"):
         load_policy("hollow")
 
 
