@@ -90,7 +90,7 @@ def _say_waiting(url: str, left_s: float, reason: str) -> None:
         if now < _said_until.get(url, 0.0):
             return
         _said_until[url] = now + left_s
-    log.warning("%s: %s; waiting up to %.0f seconds.", url, reason.rstrip("."), left_s)
+    log.warning("%s: %s; waiting up to %g seconds.", url, reason.rstrip("."), round(left_s, 1))
 
 
 def is_tls_failure(error: Exception) -> bool:

@@ -35,7 +35,7 @@ def test_a_refused_connection_is_waited_for_with_one_line(
     ):
         RemotePolicy(url, patience_s=0.5)
     (line,) = caplog.messages
-    assert line.startswith(f"{url}: ConnectionRefusedError") and line.endswith("waiting up to 0 seconds.")
+    assert line.startswith(f"{url}: ConnectionRefusedError") and line.endswith("waiting up to 0.5 seconds.")
 
 
 @pytest.fixture
