@@ -185,22 +185,30 @@ def gpt2_from_weights(config: GPTConfig, weights: Mapping[str, Tensor]) -> GPT:
 
 def load_gpt2(folder: str | Path) -> GPT:
     """Return the GPT-2 that ``folder`` holds as config.json and model.safetensors, as the hub has it."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     folder = Path(folder)
     try:
         stored = json.loads((folder / "config.json").read_text())
         weights = load_file(folder / "model.safetensors")
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError, SafetensorError):
         raise UserError(
             f"{folder} lacks a readable config.json and model.safetensors; name a folder of GPT-2."
         ) from None
     check_finite(weights, folder / "model.safetensors")
-    config = GPTConfig(
-        vocab_size=stored["vocab_size"],
-        block_size=stored["n_positions"],
-        d_model=stored["n_embd"],
-        layers=stored["n_layer"],
-        heads=stored["n_head"],
-    )
-    return gpt2_from_weights(config, weights)
+    names = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
+    sizes: list[int] = []
+    for name in names:
+        size = stored.get(name) if isinstance(stored, dict) else None
+        if type(size) is not int or size < 1:
+            raise UserError(f"{folder / 'config.json'} has {name} {size!r}, and a number of 1 or more is needed.")
+        sizes.append(size)
+    vocab_size, block_size, d_model, layers, heads = sizes
+    embedded = {tuple(tensor.shape) for name, tensor in weights.items() if name.endswith("wte.weight")}
+    if embedded != {(vocab_size, d_model)} or layers > len(weights) or d_model % heads:
+        raise UserError(f"the sizes in {folder / 'config.json'} do not fit the weights beside it; fetch both again.")
+    try:
+        return gpt2_from_weights(GPTConfig(vocab_size, block_size, d_model, layers, heads), weights)
+    except RuntimeError:  # of another shape
+        raise UserError(f"{folder / 'model.safetensors'} does not fit its config.json; fetch both again.") from None

@@ -105,11 +105,14 @@ def load_lora(model: nn.Module, path: str | Path) -> None:
         raise UserError(f"{path} is no readable LoRA file; name one that save_lora wrote.") from None
     check_finite(tensors, path)
     names = {name.removesuffix(".a") for name in tensors if name.endswith(".a")}
+    if tensors.keys() != {f"{name}.{part}" for name in names for part in ("a", "b", "scale")}:
+        raise UserError(f"{path} holds other tensors than a, b and scale of each layer; name one that save_lora wrote.")
     linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     for name in names:
         a, b = tensors[f"{name}.a"], tensors[f"{name}.b"]
         base = linears.get(name)
-        if base is None or (base.in_features, base.out_features) != (a.size(1), b.size(0)):
+        fits = a.dim() == b.dim() == 2 and tensors[f"{name}.scale"].numel() == 1 and a.size(0) == b.size(1)
+        if base is None or not fits or (base.in_features, base.out_features) != (a.size(1), b.size(0)):
             raise UserError(f"{path} was made for another model: its {name} does not fit; load it into its own model.")
     model.requires_grad_(False)
     for name in names:

@@ -56,7 +56,7 @@ class Translator:
             model.load_state_dict(stored["model"])
         except FileNotFoundError:
             raise UserError(f"{folder} holds no trained translator; name the --out of a finished training.") from None
-        except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError):
+        except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError):
             raise UserError(f"{folder / 'model.pt'} is no translator or is damaged; train it again.") from None
         check_finite(stored["model"], folder / "model.pt")
         source, target = (load_tokenizer(folder / f"tokenizer_{side}.json") for side in ("source", "target"))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tformer import GPT, GPTConfig, Transformer, TransformerConfig, UserError
@@ -104,3 +105,19 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         apply_lora(wider, choose=lambda name: False)
     with pytest.raises(UserError, match="rank 100 does not fit"):
         apply_lora(wider, rank=100)
+
+
+def test_numbers_that_are_none_and_other_tensors_are_refused(tmp_path: Path) -> None:
+    model = adapted()
+    path = tmp_path / "lora.safetensors"
+    save_lora(model, path)
+    stored = load_file(path)
+    name = next(name for name in stored if name.endswith(".b"))
+    for changed, told in (
+        (stored | {name: torch.full_like(stored[name], float("nan"))}, "holds NaN or infinite numbers"),
+        ({key: value for key, value in stored.items() if key != name}, "holds other tensors than"),
+        (stored | {name: stored[name][0].clone()}, "was made for another model"),
+    ):
+        save_file(changed, path)
+        with pytest.raises(UserError, match=told):
+            load_lora(GPT(CONFIG), path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -222,6 +223,16 @@ def test_gpt_loads_gpt2_s_layout(tmp_path: Path) -> None:
     torch.testing.assert_close(ours(tokens), expected, atol=1e-5, rtol=1e-5)
     theirs.save_pretrained(tmp_path)
     torch.testing.assert_close(load_gpt2(tmp_path).eval()(tokens), expected, atol=1e-5, rtol=1e-5)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    for changed, told in (
+        ({"n_embd": None}, "has n_embd None"),
+        ({"n_layer": 10**9}, "do not fit the weights beside it"),
+        ({"vocab_size": 51}, "do not fit the weights beside it"),
+        ({"n_positions": 25}, "does not fit its config.json"),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps(stored | changed))
+        with pytest.raises(UserError, match=told):
+            load_gpt2(tmp_path)
     weights = theirs.state_dict()
     del weights["transformer.h.1.mlp.c_fc.bias"]
     with pytest.raises(UserError, match=r"h.1.mlp.c_fc.bias is missing"):

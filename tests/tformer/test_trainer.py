@@ -136,3 +136,10 @@ def test_bf16_trains_about_as_fp32(tmp_path: Path) -> None:
     rough = train(ToyTask(), options(tmp_path / "b", epochs=1, precision="bf16"))
     assert rough.curve[0]["train_loss"] != exact.curve[0]["train_loss"]
     assert rough.curve[0]["train_loss"] == pytest.approx(exact.curve[0]["train_loss"], rel=0.05)
+
+
+def test_a_checkpoint_with_a_weight_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "step.pt"
+    torch.save({"configuration": {}, "model": {"a": torch.ones(2), "b": torch.tensor([1.0, float("inf")])}}, path)
+    with pytest.raises(UserError, match="holds NaN or infinite numbers in b"):
+        read_checkpoint(path)

@@ -86,6 +86,6 @@ def load_image_model(path: str | Path, device: torch.device | str = "cpu") -> Im
     try:
         model = ImageModel(ImageModelConfig.from_dict(content["configuration"]))
         model.load_state_dict(content["model"])
-    except (KeyError, TypeError, RuntimeError):
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):
         raise UserError(f"{path} is no checkpoint of `tformer.train diffusion`; name one of an image model.") from None
     return model.eval().to(device)

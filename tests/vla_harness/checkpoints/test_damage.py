@@ -100,6 +100,15 @@ def test_an_index_that_leaves_its_folder_is_refused(tmp_path: Path, shard: str) 
             ask(find_checkpoint(str(folder)))
 
 
+def test_a_link_in_the_folder_is_its_owner_s(tmp_path: Path) -> None:
+    (tmp_path / "inside").mkdir()
+    save_file({"first": torch.ones(2)}, tmp_path / "kept.safetensors")
+    (tmp_path / "inside/1.safetensors").symlink_to(tmp_path / "kept.safetensors")
+    (tmp_path / "inside/model.safetensors.index.json").write_text('{"weight_map": {"first": "1.safetensors"}}')
+    checkpoint = find_checkpoint(str(tmp_path / "inside"))
+    assert checkpoint.tensors().shapes == {"first": (2,)} and len(checkpoint.sha256) == 64
+
+
 def test_shards_in_a_folder_of_their_own_count_in_the_hash(tmp_path: Path) -> None:
     (tmp_path / "parts").mkdir()
     (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "parts/1.safetensors"}}')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,15 @@ import numpy as np
 import pytest
 import torch
 
-from vla_harness import Observation
+from vla_harness import Observation, load_policy
 from vla_harness.data import DatasetWriter, Feature, open_dataset, record
 from vla_harness.data.demonstrations import FRAME_IS_NEW
+from vla_harness.envs.libero.benchmark import suite_tasks
+from vla_harness.envs.libero.environment import INTERFACE
 from vla_harness.errors import UserError
-from vla_harness.policies.tformer.policy import TformerPolicy
+from vla_harness.evaluate import Site, Suite, SuiteTask, untrained_tasks
+from vla_harness.policies.tformer.policy import SHIPPED, TformerPolicy
+from vla_harness.results.marks import untrained_text
 from vla_harness.train.__main__ import main as train_command
 from vla_harness.train.tformer import TformerOptions, main, train_policy
 
@@ -232,3 +237,24 @@ def test_refuses_options_that_do_not_go_together(trained: Path) -> None:
         TformerPolicy(str(trained), device="cpu", execute=17)
     with pytest.raises(UserError, match="without execute"):
         TformerPolicy(str(trained), device="cpu", execute=2, ensemble=0.1)
+
+
+def test_the_shipped_policy_says_what_it_learned_and_older_checkpoints_that_they_do_not(tmp_path: Path) -> None:
+    policy = load_policy("tformer")
+
+    def untrained(suite: str) -> list[int]:
+        tasks = [SuiteTask(t.task_id, t.name, t.instruction, 1, INTERFACE) for t in suite_tasks(suite)]
+        return untrained_tasks(policy.spec, Suite("libero", suite, "", tasks, unused), tasks)
+
+    def unused() -> Site:
+        raise AssertionError
+
+    assert untrained("spatial") == untrained("object") == [] and untrained("goal") == list(range(10))
+    shutil.copytree(SHIPPED, tmp_path / "old")
+    content = json.loads((SHIPPED / "config.json").read_text())
+    del content["training"]["instructions"]
+    (tmp_path / "old/config.json").write_text(json.dumps(content))
+    spec = load_policy("tformer", checkpoint=str(tmp_path / "old")).spec
+    assert spec.trained_on is None
+    told = untrained_text({"tasks": [0]}, {"policy_spec": {"trained_on": spec.trained_on}})
+    assert told == "The checkpoint does not say which tasks the policy was trained on."

@@ -144,5 +144,10 @@ def open_openvla(
         compiled=compiled,
         batch=batch,
     )
+    if parts.prompt.vocabulary > parts.config.language.vocabulary:
+        raise CheckpointError(
+            f"tokenizer.json of {checkpoint} has {parts.prompt.vocabulary} tokens, and the network embeds"
+            f" {parts.config.language.vocabulary}: give the files of one checkpoint."
+        )
     convention = dataset_convention(parts.unnorm_key, parts.dataset(), action_convention)
     return replace(parts, convention=convention)

@@ -23,6 +23,11 @@ class Prompt:
         except Exception as error:  # the library raises nothing narrower
             raise CheckpointError(f"tokenizer.json of {checkpoint.name} cannot be read ({error}).") from None
 
+    @property
+    def vocabulary(self) -> int:
+        """Ids that the tokenizer can give."""
+        return self._tokenizer.get_vocab_size()
+
     def encode(self, text: str) -> list[int]:
         """Return the ids of ``text``, BOS first."""
         return self._tokenizer.encode(text).ids
