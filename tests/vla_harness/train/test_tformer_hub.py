@@ -121,5 +121,5 @@ def test_a_training_that_cannot_be_pushed_is_refused_before_it_starts(tmp_path: 
         env=os.environ | settings, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     told = done.stderr.splitlines()[-1]
-    assert told.startswith("vla_harness.errors.UserError: The hub did not take someone/bowl-mover ("), done.stderr
+    assert told.startswith("tformer.errors.UserError: The hub did not take someone/bowl-mover ("), done.stderr
     assert told.endswith("Connection refused): check the name and `hf auth login`.")
