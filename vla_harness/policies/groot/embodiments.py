@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UserError
-from ...types import ActionConvention, ImageOrientation
+from ...types import UNKNOWN_ACTION, ActionConvention, ImageOrientation
 from .normalizers import MODES
 
 EMBODIMENT_SLOTS = {"gr1": 24, "oxe_droid": 17, "agibot_genie1": 26, "genie1_gripper": 26, "new_embodiment": 31}
 """Embodiment tag -> slot of its weights in the encoders and the decoder. Two tags name the same AgiBot data."""
 
-NO_CONVENTION = ActionConvention("absolute", float("nan"), "axis_angle", float("nan"), float("nan"), float("nan"))
+NO_CONVENTION = UNKNOWN_ACTION
 """Stated for embodiments whose actions are joint positions and the like, which no environment here takes: it is refused
 before the first episode."""
 _BUILT_IN = Path(__file__).with_name("data_configs.toml")
