@@ -10,6 +10,7 @@ from servers.action_server import ActionServer, bind_server
 from servers.action_server import main as action_server
 from servers.demo import main as demo
 from vla_harness.errors import UserError
+from vla_harness.policies.basic import NoopPolicy
 from vla_harness.policy_flags import PolicyFlags, PolicyOrServerFlags
 from vla_harness.registry import available_policies, load_policy, policy_options, typed_options
 
@@ -143,9 +144,12 @@ def test_the_server_reads_both_spellings() -> None:
 
 
 def test_a_policy_that_takes_any_keyword_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def policy(**options: Any) -> Any:
-        return options
+    class AnyPolicy(NoopPolicy):
+        def __init__(self, **options: Any) -> None:
+            super().__init__()
+            self.given = options
 
-    monkeypatch.setattr("vla_harness.registry._policy_class", lambda name: policy)
-    assert load_policy("any", one=1, two=["b"]) == {"one": 1, "two": ["b"]}  # type: ignore[comparison-overlap]
+    monkeypatch.setattr("vla_harness.registry._policy_class", lambda name: AnyPolicy)
+    policy: Any = load_policy("any", one=1, two=["b"])
+    assert policy.given == policy.options == {"one": 1, "two": ["b"]}
     assert typed_options("any", ["one=1"]) == {"one": "1"}
